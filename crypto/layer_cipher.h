@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The byte path of an encrypted layer: AES_256_CTR_HMAC_SHA256 of ocicrypt, together with the blob digest, because all
+ * three touch the same bytes and belong in one pass while they are in cache.
+ */
+#ifndef CRYPTO_LAYER_CIPHER_H
+#define CRYPTO_LAYER_CIPHER_H
+
+#include "crypto/digest.h"
+
+/* A layer's key, in the secure heap. */
+struct layer_key {
+	uint8_t symkey[32]; /* AES-256 and HMAC key, both (ocicrypt has no key separation) */
+	uint8_t nonce[16];  /* the whole initial counter block */
+	uint8_t hmac[32];   /* expected, over the ciphertext */
+};
+
+struct layer_key *layer_key_new(void); /* secure heap; NULL when it is used up */
+void layer_key_free(struct layer_key *key); /* wiped; NULL is fine */
+
+struct layer_cipher;
+
+/* `blob_digest` is what the descriptor promises of the bytes as fetched; key NULL means a plain layer: only the
+ * digest. The key is copied into the cipher's own secure state. */
+MUST_CHECK int layer_cipher_new(const struct digest *blob_digest, const struct layer_key *key,
+				struct layer_cipher **out, struct cpull_error *err);
+/* Hashes the bytes as fetched and decrypts them in place. */
+MUST_CHECK int layer_cipher_update(struct layer_cipher *cipher, uint8_t *data, size_t len,
+				   struct cpull_error *err);
+/* At the end of the blob: CPULL_ERR_DIGEST when the digest is wrong (both values in the message), CPULL_ERR_DECRYPT
+ * when the HMAC is (constant time). */
+MUST_CHECK int layer_cipher_final(struct layer_cipher *cipher, struct cpull_error *err);
+void layer_cipher_free(struct layer_cipher *cipher);
+
+#endif

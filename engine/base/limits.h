@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Every length that comes from outside has its maximum here, with the reason for the number. A should-fail
+ * test stands behind each.
+ */
+#ifndef BASE_LIMITS_H
+#define BASE_LIMITS_H
+
+/* Registry and image documents. 4 MiB is what containers/image takes for a manifest and a config. */
+#define LIMIT_MANIFEST_BYTES (4u << 20)
+#define LIMIT_CONFIG_BYTES (4u << 20)
+#define LIMIT_TOKEN_BYTES (256u << 10)
+#define LIMIT_ERROR_BODY_BYTES (64u << 10)
+#define LIMIT_HEADER_BYTES (64u << 10)
+#define LIMIT_REFERENCE_BYTES 512u
+#define LIMIT_INDEX_ENTRIES 4096u
+#define LIMIT_INDEX_DEPTH 2u
+#define LIMIT_JSON_DEPTH 64u
+/* overlayfs takes 500 lower directories; more cannot be mounted, so more is not pulled. */
+#define LIMIT_LAYERS 500u
+#define LIMIT_BLOB_BYTES (1ull << 40)
+#define LIMIT_REDIRECTS 10u
+#define LIMIT_ANNOTATION_BYTES (1u << 20)
+
+/* Files of the machine's own that the caller names. */
+#define LIMIT_KEY_FILE_BYTES (1u << 20)
+#define LIMIT_AUTH_FILE_BYTES (1u << 20)
+#define LIMIT_PASSWORD_BYTES 4096u
+#define LIMIT_KEY_WRAPS 64u /* wrapped copies of one layer key that are tried */
+
+/* Tar. A path longer than PATH_MAX cannot be created; a pax header of 1 MiB holds any set of xattrs. */
+#define LIMIT_PATH_BYTES 4096u
+#define LIMIT_NAME_BYTES 255u
+#define LIMIT_PATH_DEPTH 1024u
+#define LIMIT_PAX_BYTES (1u << 20)
+#define LIMIT_XATTR_VALUE_BYTES (64u << 10) /* the kernel's XATTR_SIZE_MAX */
+#define LIMIT_XATTRS 256u
+#define LIMIT_SPARSE_CHUNKS 65536u
+#define LIMIT_FILE_BYTES (1ull << 43)
+#define LIMIT_LAYER_ENTRIES (8u << 20)
+#define LIMIT_SYMLINK_HOPS 40u /* the kernel's own */
+
+/* Decompression. A layer may unpack to 1000 times its blob plus a floor that lets small, very
+ * compressible layers through (deflate reaches 1032:1 at most), and never to more than the total. */
+#define LIMIT_UNPACK_RATIO 1000ull
+#define LIMIT_UNPACK_FLOOR_BYTES (256ull << 20)
+#define LIMIT_UNPACK_BYTES (1ull << 40)
+#define LIMIT_ZSTD_WINDOW_LOG 27 /* what zstd itself takes without being asked */
+
+/* The store. */
+#define LIMIT_RECORD_BYTES (16u << 20)
+#define LIMIT_JOBS 64u
+
+#endif

@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Turns the tar bytes of one layer into a directory that overlayfs takes as a lower: one writer a layer, used by
+ * one thread. What depends on the layers below (the attributes of directories that the tar only implies, hard links to files
+ * that only a lower layer has, paths through a symlink of a lower layer) is left as "loose ends" and tied once those are
+ * there.
+ */
+#ifndef SNAPSHOT_LAYER_WRITER_H
+#define SNAPSHOT_LAYER_WRITER_H
+
+#include "engine/base/log.h"
+#include "engine/base/pool.h"
+
+struct layer_writer;
+
+struct layer_writer_options {
+	int dirfd;            /* the empty directory that becomes the layer's root; borrowed */
+	enum cpull_io io;     /* how bulk data is written */
+	struct log *log;
+	uint64_t max_entries; /* 0: LIMIT_LAYER_ENTRIES */
+};
+
+struct layer_writer_stats {
+	uint64_t entries;
+	uint64_t file_bytes;
+	bool uring; /* bulk writes went through io_uring */
+};
+
+MUST_CHECK int layer_writer_new(const struct layer_writer_options *options, struct layer_writer **out,
+				struct cpull_error *err);
+/* The next tar bytes, chunk->data[0…len). The writer takes a reference of its own where it needs the bytes longer
+ * than the call. Errors name the entry. Bytes after the end of the archive are ignored. */
+MUST_CHECK int layer_writer_feed(struct layer_writer *writer, struct chunk *chunk, struct cpull_error *err);
+/* No more bytes: waits for writes under way, sets the attributes of directories. */
+MUST_CHECK int layer_writer_finish(struct layer_writer *writer, struct layer_writer_stats *out,
+				   struct cpull_error *err);
+/* After finish: does the layer depend on those below it? */
+bool layer_writer_has_loose_ends(const struct layer_writer *writer);
+/* Ties the loose ends against the lower layers' roots, TOPMOST FIRST (directory descriptors, all complete). With
+ * count 0 the defaults stay, and a hard link without target is CPULL_ERR_TAR. */
+MUST_CHECK int layer_writer_tie(struct layer_writer *writer, const int *lower_fds, size_t count,
+				struct cpull_error *err);
+void layer_writer_free(struct layer_writer *writer);
+
+#endif
