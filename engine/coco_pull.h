@@ -26,6 +26,8 @@
 extern "C" {
 #endif
 
+#pragma GCC visibility push(default)
+
 /* ---- errors ------------------------------------------------------------------------------------ */
 
 /* What went wrong. The numbers are part of the ABI. */
@@ -283,6 +285,8 @@ int cpull_mount(struct cpull_engine *engine, const char *name, const char *dir,
 		const struct cpull_mount_options *options, struct cpull_error *err);
 /* Takes a mount made by cpull_mount() down again and removes what it wrote. */
 int cpull_unmount(struct cpull_engine *engine, const char *dir, struct cpull_error *err);
+
+#pragma GCC visibility pop
 
 #ifdef __cplusplus
 }

@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * File system work on trees of our own making, always relative to a directory descriptor.
+ */
+#ifndef BASE_FS_H
+#define BASE_FS_H
+
+#include <dirent.h>
+
+#include "engine/base/util.h"
+
+static inline void cleanup_dir(DIR **d)
+{
+	if (*d)
+		closedir(*d);
+}
+#define CLEANUP_DIR __attribute__((cleanup(cleanup_dir)))
+
+/* mkdir that is content with a directory that is there. */
+MUST_CHECK int fs_make_dir(int dirfd, const char *name, mode_t mode, struct cpull_error *err);
+/* Opens a directory for reading, never through a symlink. -1 with errno. */
+int fs_open_dir(int dirfd, const char *name);
+/* A stream on a directory of our own (an independent descriptor), or NULL with errno. */
+DIR *fs_list(int dirfd, const char *name);
+/* Removes name, whatever it is. Any depth, with a fixed number of descriptors. Missing is fine. */
+MUST_CHECK int fs_remove_tree(int dirfd, const char *name, struct cpull_error *err);
+/* Writes a whole file beside its place and renames it there; with sync it is on disk when this returns. */
+MUST_CHECK int fs_replace_file(int dirfd, const char *name, const void *data, size_t len, bool sync,
+			       struct cpull_error *err);
+/* Is `name` still the file behind fd? */
+bool fs_same_file(int fd, int dirfd, const char *name);
+
+#endif
