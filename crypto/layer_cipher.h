@@ -21,7 +21,7 @@ void layer_key_free(struct layer_key *key); /* wiped; NULL is fine */
 struct layer_cipher;
 
 /* `blob_digest` is what the descriptor promises of the bytes as fetched; key NULL means a plain layer: only the
- * digest. The key is copied into the cipher's own secure state. */
+ * digest. The key is not needed afterwards: only OpenSSL's contexts keep what they derive from it. */
 MUST_CHECK int layer_cipher_new(const struct digest *blob_digest, const struct layer_key *key,
 				struct layer_cipher **out, struct cpull_error *err);
 /* Hashes the bytes as fetched and decrypts them in place. */

@@ -1,0 +1,205 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * SHA-2 digests as OCI descriptors write them (image-spec, descriptor.md, "Digests"). Called from every thread; a hasher
+ * belongs to the one that made it.
+ */
+#include "crypto/digest.h"
+
+#include <string.h>
+
+#include <openssl/crypto.h>
+#include <openssl/evp.h>
+
+#include "crypto/algorithms.h"
+#include "engine/base/error.h"
+
+#define QUOTED_BYTES 200
+
+static const struct {
+	const char *name;
+	enum digest_algorithm algorithm;
+	uint32_t len;
+} known[] = {
+	{"sha256", DIGEST_SHA256, 32},
+	{"sha384", DIGEST_SHA384, 48},
+	{"sha512", DIGEST_SHA512, 64},
+};
+
+struct hasher {
+	EVP_MD_CTX *ctx;
+	enum digest_algorithm algorithm;
+};
+
+static int hex_value(char c)
+{
+	if (c >= '0' && c <= '9')
+		return c - '0';
+	if (c >= 'a' && c <= 'f')
+		return c - 'a' + 10;
+	return -1;
+}
+
+/* The grammar's algorithm part: [a-z0-9]+ joined by single [+._-]. */
+static bool algorithm_grammar(const char *text, size_t len)
+{
+	bool separator = true; /* none may come first */
+
+	for (size_t i = 0; i < len; i++) {
+		bool is_separator = memchr("+._-", text[i], 4) != NULL;
+		bool word = (text[i] >= 'a' && text[i] <= 'z') || (text[i] >= '0' && text[i] <= '9');
+
+		if (!word && (!is_separator || separator))
+			return false;
+		separator = is_separator;
+	}
+	return !separator;
+}
+
+static int malformed(const char *text, int code, const char *why, struct cpull_error *err)
+{
+	char quoted[QUOTED_BYTES];
+
+	error_quote(text, strnlen(text, QUOTED_BYTES), quoted, sizeof(quoted));
+	return error_set(err, code, "digest \"%s\": %s", quoted, why);
+}
+
+static int parse_hex(const char *text, const char *hex, struct digest *out, struct cpull_error *err)
+{
+	if (strnlen(hex, 2 * (size_t)out->len + 1) != 2 * (size_t)out->len)
+		return malformed(text, CPULL_ERR_MANIFEST, "not as long as its algorithm says", err);
+	for (uint32_t i = 0; i < out->len; i++) {
+		int high = hex_value(hex[2 * i]);
+		int low = hex_value(hex[2 * i + 1]);
+
+		if (high < 0 || low < 0)
+			return malformed(text, CPULL_ERR_MANIFEST, "not lower-case hexadecimal", err);
+		out->value[i] = (uint8_t)(high << 4 | low);
+	}
+	return 0;
+}
+
+int digest_parse(const char *text, struct digest *out, struct cpull_error *err)
+{
+	*out = (struct digest){0};
+	if (!text)
+		return error_set(err, CPULL_ERR_MANIFEST, "digest is missing");
+
+	const char *colon = strchr(text, ':');
+	size_t name_len = colon ? (size_t)(colon - text) : 0;
+
+	if (!algorithm_grammar(text, name_len))
+		return malformed(text, CPULL_ERR_MANIFEST, "not of the form algorithm:hex", err);
+	for (size_t i = 0; i < ARRAY_LEN(known); i++) {
+		if (name_len != strlen(known[i].name) || memcmp(text, known[i].name, name_len))
+			continue;
+		out->algorithm = known[i].algorithm;
+		out->len = known[i].len;
+		return parse_hex(text, colon + 1, out, err);
+	}
+	return malformed(text, CPULL_ERR_UNSUPPORTED, "algorithm not supported (sha256, sha384 and sha512 are)", err);
+}
+
+void digest_format(const struct digest *digest, char out[DIGEST_TEXT_BYTES])
+{
+	const char *name = "unset";
+
+	for (size_t i = 0; i < ARRAY_LEN(known); i++)
+		if (known[i].algorithm == digest->algorithm)
+			name = known[i].name;
+
+	int at = snprintf(out, DIGEST_TEXT_BYTES, "%s:", name);
+
+	hex_encode(digest->value, MIN(digest->len, DIGEST_MAX_BYTES), out + at);
+}
+
+bool digest_equal(const struct digest *a, const struct digest *b)
+{
+	return a->algorithm == b->algorithm && a->len == b->len && a->len && a->len <= DIGEST_MAX_BYTES &&
+	       !CRYPTO_memcmp(a->value, b->value, a->len);
+}
+
+static const EVP_MD *md_of(enum digest_algorithm algorithm)
+{
+	const struct algorithms *all = algorithms_get();
+
+	switch (algorithm) {
+	case DIGEST_SHA256:
+		return all->sha256;
+	case DIGEST_SHA384:
+		return all->sha384;
+	case DIGEST_SHA512:
+		return all->sha512;
+	}
+	return NULL;
+}
+
+int hasher_new(enum digest_algorithm algorithm, struct hasher **out, struct cpull_error *err)
+{
+	const EVP_MD *md = md_of(algorithm);
+
+	*out = NULL;
+	if (!md)
+		return error_set(err, CPULL_ERR_INTERNAL, "OpenSSL's providers have no digest of number %d", algorithm);
+
+	struct hasher *hasher = calloc(1, sizeof(*hasher));
+
+	if (!hasher)
+		return error_nomem(err);
+	hasher->algorithm = algorithm;
+	hasher->ctx = EVP_MD_CTX_new();
+	if (!hasher->ctx || EVP_DigestInit_ex2(hasher->ctx, md, NULL) != 1) {
+		hasher_free(hasher);
+		return error_nomem(err);
+	}
+	*out = hasher;
+	return 0;
+}
+
+int hasher_update(struct hasher *hasher, const void *data, size_t len)
+{
+	return EVP_DigestUpdate(hasher->ctx, data, len) == 1 ? 0 : CPULL_ERR_INTERNAL;
+}
+
+int hasher_final(struct hasher *hasher, struct digest *out)
+{
+	unsigned len = 0;
+
+	*out = (struct digest){.algorithm = hasher->algorithm};
+	if (EVP_DigestFinal_ex(hasher->ctx, out->value, &len) != 1)
+		return CPULL_ERR_INTERNAL;
+	out->len = len;
+	return 0;
+}
+
+void hasher_free(struct hasher *hasher)
+{
+	if (!hasher)
+		return;
+	EVP_MD_CTX_free(hasher->ctx);
+	free(hasher);
+}
+
+int digest_check(const struct digest *want, const void *data, size_t len, const char *what, struct cpull_error *err)
+{
+	struct hasher *hasher;
+	struct digest got;
+	int rc = hasher_new(want->algorithm, &hasher, err);
+
+	if (rc)
+		return rc;
+	rc = hasher_update(hasher, data, len);
+	if (!rc)
+		rc = hasher_final(hasher, &got);
+	hasher_free(hasher);
+	if (rc)
+		return error_set(err, rc, "%s: OpenSSL could not compute its digest", what);
+	if (digest_equal(want, &got))
+		return 0;
+
+	char want_text[DIGEST_TEXT_BYTES];
+	char got_text[DIGEST_TEXT_BYTES];
+
+	digest_format(want, want_text);
+	digest_format(&got, got_text);
+	return error_set(err, CPULL_ERR_DIGEST, "%s: digest is %s, but %s was expected", what, got_text, want_text);
+}
