@@ -78,7 +78,8 @@ struct image_config {
 	struct platform platform;
 };
 
-/* rootfs.type must be "layers"; diff_ids must be valid digests; os linux. Null members are absent ones. */
+/* rootfs.type must be "layers"; diff_ids must be valid digests; os linux (CPULL_ERR_PLATFORM). Null members are absent
+ * ones; an absent os counts as linux, and platform.arch is "" when the config does not name one. */
 MUST_CHECK int image_config_parse(const char *text, size_t len, struct image_config *out,
 				  struct cpull_error *err);
 void image_config_free(struct image_config *config);

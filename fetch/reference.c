@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Image names. The grammar is that of distribution/reference, read by hand from left to right: digest, tag, domain, path,
- * each checked before the next. Called by the engine once a pull and by the store when it looks an image up, on the
- * caller's thread. A parsed reference owns its strings. Only a layout's directory touches the machine (realpath).
+ * Image names. The grammar is that of distribution/reference, split from the right: digest, tag, then domain and path.
+ * Called by the engine once a pull and by the store when it looks an image up, on the caller's thread. A parsed
+ * reference owns its strings. Only a layout's directory touches the machine (realpath).
  */
 #include "fetch/reference.h"
 
@@ -302,8 +302,8 @@ static int parse_registry(const char *text, struct reference *out, struct cpull_
 	return out->name ? 0 : error_nomem(err);
 }
 
-/* Names in a layout are freer than tags: containers/image takes alphanumeric runs joined by one of -._:@+ or by "--", in
- * pieces separated by "/". */
+/* Names in a layout are freer than tags: containers/image takes alphanumeric runs joined by one of -._:@+ or by "--",
+ * in pieces separated by "/". */
 static bool layout_ref_valid(const char *ref)
 {
 	bool in_run = false;
@@ -381,7 +381,7 @@ static int parse_layout(const char *text, struct reference *out, struct cpull_er
 	if (rc)
 		return rc;
 	if (strchr(out->path, ':'))
-		return refuse(text, err, "the directory's absolute path has a ':', which would make its name ambiguous");
+		return refuse(text, err, "the directory's absolute path has a ':', which makes its name ambiguous");
 
 	if (ref && reference_digest_valid(ref))
 		out->digest = strdup(ref);

@@ -122,11 +122,12 @@ static void malformed_names_are_refused(void **state)
 		"h.example:/a", "h.example:5x/a", "h.example:5:6/a", "-h.example/a", "h-.example/a", "h.-example/a",
 		".example/a", "h..example/a", "h.example./a", "h_x.example/a", "h.ex%61mple/a",
 		"[]/a", "[::1/a", "[::1]x/a", "[::1]:/a", "[::g]/a", "[fe80::1%eth0]/a", "::1/a",
-		"A", "h.example/A", "h.example/a/B", "a..b", "a._b", "a___b", "a-", "a-_b", "_a", ".a", "a/.b", "a/../b",
-		"h.example/a/../b", "a%2e", "a?b", "a#b", "a\\b",
+		"A", "h.example/A", "h.example/a/B", "a..b", "a._b", "a___b", "a-", "a-_b", "_a", ".a", "a/.b",
+		"a/../b", "h.example/a/../b", "a%2e", "a?b", "a#b", "a\\b",
 		"a:", "a:-t", "a:.t", "a:t/", "a:t:u", "a:t t", "a:t%",
 		"a@", "a@sha256", "a@sha256:", "a@sha256:" HEX32, "a@sha256:" HEX64 "0", "a@sha256:" HEX64 ":t",
-		"a@sha256:" HEX64 "@sha256:" HEX64, "a@SHA256:" HEX64, "a@sha1:0123456789012345678901234567890123456789",
+		"a@sha256:" HEX64 "@sha256:" HEX64, "a@SHA256:" HEX64,
+		"a@sha1:0123456789012345678901234567890123456789",
 		"a@md5:" HEX32, "a@sha512:" HEX64, "a@sha256:../../../../v2/private/secret/manifests/latest0000000000",
 		"a@sha256:ABCDEF0123456789abcdef0123456789abcdef0123456789abcdef0123456789",
 	};
@@ -141,7 +142,8 @@ static char *long_name(size_t n, const char *tail)
 {
 	char *text = malloc(n + 32 + strlen(tail));
 
-	assert_non_null(text);
+	if (!text)
+		abort();
 	strcpy(text, "h.example/");
 	memset(text + 10, 'a', n);
 	strcpy(text + 10 + n, tail);
@@ -196,7 +198,8 @@ static void digests_are_compared_whole(void **state)
 	static const char *const good[] = {"sha256:" HEX64, "sha384:" HEX64 HEX32, "sha512:" HEX64 HEX64};
 	static const char *const bad[] = {
 		"", "sha256", "sha256:", "sha256:" HEX32, "sha256:" HEX64 "0", "sha256:" HEX64 " ", " sha256:" HEX64,
-		"sha256:" HEX64 "\n", "SHA256:" HEX64, "sha512:" HEX64, "sha384:" HEX64 HEX64, "sha512-256:" HEX64, HEX64,
+		"sha256:" HEX64 "\n", "SHA256:" HEX64, "sha512:" HEX64, "sha384:" HEX64 HEX64,
+		"sha512-256:" HEX64, HEX64,
 		"sha1:0123456789012345678901234567890123456789", "sha256:../../../../etc/passwd", "sha256+b64:" HEX64,
 		"sha256:0123456789ABCDEF0123456789abcdef0123456789abcdef0123456789abcdef",
 		"sha256:g123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef",

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Access to the shared test data (COCO_PULL_SHARED). Where it isn't there, the test that wants it is skipped with a line
- * that says so. Include behind cmocka.h.
+ * Access to the shared test data (COCO_PULL_SHARED). Where it isn't there, the test that wants it is skipped with a
+ * line that says so. Include behind cmocka.h.
  */
 #ifndef TESTS_UNIT_VECTORS_H
 #define TESTS_UNIT_VECTORS_H
