@@ -26,6 +26,7 @@
 #define LIMIT_KEY_FILE_BYTES (1u << 20)
 #define LIMIT_AUTH_FILE_BYTES (1u << 20)
 #define LIMIT_PASSWORD_BYTES 4096u
+#define LIMIT_ROOTS_BYTES (8u << 20) /* a system's bundle is 200 KiB */
 #define LIMIT_KEY_WRAPS 64u /* wrapped copies of one layer key that are tried */
 
 /* Tar. A path longer than PATH_MAX cannot be created; a pax header of 1 MiB holds any set of xattrs. */

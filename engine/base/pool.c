@@ -82,6 +82,11 @@ size_t pool_chunk_bytes(const struct pool *pool)
 	return pool->chunk_bytes;
 }
 
+size_t pool_share_chunk_bytes(const struct pool_share *share)
+{
+	return share->pool->chunk_bytes;
+}
+
 int pool_share_open(struct pool *pool, size_t reserved, size_t max, struct pool_share **out)
 {
 	struct pool_share *share = calloc(1, sizeof(*share));

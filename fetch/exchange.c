@@ -1,0 +1,792 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The state machine of one exchange. registry.c makes, starts, waits for and closes exchanges on the puller's threads;
+ * all else here runs on the fetch thread, called by transfer.c, token.c and the loop's timers, so it needs no locks
+ * but for the hand-over at the end.
+ *
+ * An attempt is: wait if the registry asked for it, get a token if it wants one, send, take the answer. It always
+ * goes to the registry's URL, never to where a redirect led before: signed storage URLs expire. Attempts in a row
+ * that bring no new byte are counted and bounded; silence, not the total, is what times out.
+ */
+#include "fetch/exchange.h"
+
+#include <assert.h>
+#include <inttypes.h>
+#include <string.h>
+#include <time.h>
+
+#include "engine/base/error.h"
+#include "engine/base/json.h"
+#include "fetch/retry.h"
+
+static void attempt(struct exchange *x);
+
+static struct loop *loop_of(const struct exchange *x)
+{
+	return transfers_loop(x->endpoint->transfers);
+}
+
+static bool foreign(const struct exchange *x)
+{
+	return x->place != x->url;
+}
+
+static uint64_t received(const struct exchange *x)
+{
+	return atomic_load_explicit(&x->got, memory_order_relaxed);
+}
+
+/* ---- the end ---- */
+
+/* Takes it off everything that could call it again. */
+static void detach(struct exchange *x)
+{
+	struct loop *loop = loop_of(x);
+
+	transfer_stop(STEAL(x->transfer));
+	token_leave(&x->wait);
+	loop_timer_clear(loop, &x->deadline);
+	loop_timer_clear(loop, &x->again);
+	loop_forget(loop, &x->start);
+	loop_forget(loop, &x->resume);
+}
+
+/* x->err is the reason, or all zero. */
+static void finish(struct exchange *x)
+{
+	assert(!x->finished);
+	x->finished = true;
+	detach(x);
+	if (x->share) {
+		if (!x->err.code && x->chunk && x->chunk->len)
+			queue_push(&x->queue, STEAL(x->chunk));
+		chunk_put(STEAL(x->chunk));
+		queue_close(&x->queue, x->err.code);
+	}
+	pthread_mutex_lock(&x->lock);
+	x->done = true;
+	pthread_cond_broadcast(&x->cond);
+	pthread_mutex_unlock(&x->lock);
+}
+
+static void finish_with(struct exchange *x, int code, const char *why)
+{
+	error_set(&x->err, code, "%s of %s/%s: %s", x->what, x->endpoint->domain, x->endpoint->path, why);
+	finish(x);
+}
+
+/* ---- attempts that failed ---- */
+
+static uint32_t next_random(struct exchange *x)
+{
+	x->random ^= x->random << 13;
+	x->random ^= x->random >> 17;
+	x->random ^= x->random << 5;
+	return x->random;
+}
+
+static void fail(struct exchange *x, int code, int status, const char *why)
+{
+	error_set(&x->err, code, "%s of %s/%s%s: %s", x->what, x->endpoint->domain, x->endpoint->path,
+		  foreign(x) ? " (from the image's own URL)" : "", why);
+	x->err.http_status = status;
+	finish(x);
+}
+
+/* Starts over after a while, or gives up with this. retry_after is "" or the answer's field. */
+static void fail_or_retry(struct exchange *x, const struct cpull_error *why, const char *retry_after)
+{
+	struct endpoint *e = x->endpoint;
+	uint32_t delay_ms, base_ms = why->http_status == 429 ? RETRY_DELAY_THROTTLED_MS : RETRY_DELAY_FIRST_MS;
+
+	if (x->attempt_bytes) {
+		x->failures = 0;
+		base_ms = MIN(base_ms, RETRY_DELAY_PROGRESS_MS);
+	}
+	x->attempt_bytes = 0;
+	if (++x->failures >= e->retries) {
+		char text[CPULL_MESSAGE_BYTES];
+
+		if (snprintf(text, sizeof(text), "%s (given up after %u attempts)", why->message, x->failures) < 0)
+			text[0] = 0;
+		fail(x, why->code, why->http_status, text);
+		return;
+	}
+	if (retry_after_parse(retry_after, time(NULL), &delay_ms)) {
+		delay_ms += next_random(x) % 250;
+		/* told to one, meant for all */
+		e->not_before_ms = MAX(e->not_before_ms, now_ms() + delay_ms);
+	} else {
+		delay_ms = retry_delay_ms(x->failures, base_ms, next_random(x));
+	}
+	log_debug(e->log, "%s of %s/%s: %s; again from byte %" PRIu64 " in %u ms", x->what, e->domain, e->path,
+		  why->message, received(x), delay_ms);
+	loop_timer_set(loop_of(x), &x->again, now_ms() + delay_ms);
+}
+
+static void retry_reply(struct exchange *x, int code, const struct transfer_reply *reply, const char *why)
+{
+	struct cpull_error err;
+
+	error_set(&err, code, "%s", why);
+	err.http_status = reply->status;
+	fail_or_retry(x, &err, reply->retry_after);
+}
+
+/* ---- what the registry says of itself ---- */
+
+/* The first error of {"errors":[{"code","message"}]}, or the beginning of a short text; "" for pages and nothing. */
+static void error_text(const struct exchange *x, char *out, size_t room)
+{
+	CLEANUP_JSON json_t *root = NULL;
+	const struct bytes *body = &x->error_body;
+	char quoted[300];
+
+	*out = 0;
+	if (!body->len || memchr(body->data, '<', MIN(body->len, (size_t)16)))
+		return;
+	if (json_parse(body->data, body->len, CPULL_ERR_REGISTRY, "", &root, NULL)) {
+		error_quote(body->data, strcspn(body->data, "\r\n"), quoted, 160);
+		if (*quoted && *quoted != '{')
+			snprintf(out, room, ": %s", quoted);
+		return;
+	}
+
+	const json_t *first = json_array_get(json_object_get(root, "errors"), 0);
+	const char *message = json_string_at(first, "message"), *code = json_string_at(first, "code");
+
+	if (!message || !*message)
+		message = code;
+	if (message && *message)
+		snprintf(out, room, ": %s", error_quote(message, strlen(message), quoted, sizeof(quoted)));
+}
+
+static void refused(struct exchange *x, int status)
+{
+	const struct endpoint *e = x->endpoint;
+	char said[320], user[80], why[CPULL_MESSAGE_BYTES];
+
+	error_text(x, said, sizeof(said));
+	if (foreign(x)) {
+		snprintf(why, sizeof(why), "the server refused it (%d)%s; no credentials are ever sent there", status, said);
+	} else if (!credentials_known(&e->creds)) {
+		snprintf(why, sizeof(why),
+			 "the registry refused it (%d)%s; no credentials were used: give them with --creds or an auth "
+			 "file, or check the name", status, said);
+	} else {
+		const char *name = e->creds.user ? e->creds.user : "an identity token";
+
+		snprintf(why, sizeof(why), "the registry refused it (%d)%s; credentials of %s from %s were used", status,
+			 said, error_quote(name, strlen(name), user, sizeof(user)), e->creds.origin);
+	}
+	fail(x, CPULL_ERR_AUTH, status, why);
+}
+
+/* ---- authentication ---- */
+
+static struct token_key token_key_of(const struct exchange *x, char *own_scope, size_t room)
+{
+	const struct endpoint *e = x->endpoint;
+
+	snprintf(own_scope, room, "repository:%s:pull", e->path);
+	return (struct token_key){
+		.domain = e->domain,
+		.scope = {
+			.realm = e->challenge.realm,
+			.service = e->challenge.service,
+			.scope = e->challenge.scope[0] ? e->challenge.scope : own_scope,
+		},
+		.creds = &e->creds,
+	};
+}
+
+static void on_token(void *payload, const struct token_failure *failure)
+{
+	struct exchange *x = payload;
+	struct cpull_error err;
+
+	if (!failure) {
+		x->token_own = x->own_next;
+		x->own_next = false;
+		attempt(x);
+		return;
+	}
+	error_set(&err, failure->code, "%s", failure->why);
+	err.http_status = failure->status;
+	if (failure->retry) {
+		fail_or_retry(x, &err, failure->retry_after);
+		return;
+	}
+	if (failure->code == CPULL_ERR_AUTH && (failure->status == 401 || failure->status == 403)) {
+		const struct credentials *creds = &x->endpoint->creds;
+		char why[CPULL_MESSAGE_BYTES];
+
+		if (credentials_known(creds))
+			snprintf(why, sizeof(why), "%.512s, which are from %s", failure->why, creds->origin);
+		else
+			snprintf(why, sizeof(why), "%.512s; give them with --creds or an auth file", failure->why);
+		fail(x, CPULL_ERR_AUTH, failure->status, why);
+		return;
+	}
+	fail(x, failure->code, failure->status, failure->why);
+}
+
+static void drop_authorization(struct exchange *x)
+{
+	secret_free(STEAL(x->authorization));
+	secret_free(STEAL(x->token));
+	x->sent = AUTH_NONE;
+}
+
+/* Makes x->authorization what the registry wants. False when a token must be waited for, or the exchange failed. */
+static bool authorize(struct exchange *x)
+{
+	struct endpoint *e = x->endpoint;
+	char own_scope[LIMIT_REFERENCE_BYTES + 32];
+
+	drop_authorization(x);
+	if (foreign(x) || x->pinging || e->scheme == AUTH_NONE)
+		return true;
+	if (e->scheme == AUTH_BASIC) {
+		x->authorization = basic_header(&e->creds);
+	} else {
+		struct token_key key = token_key_of(x, own_scope, sizeof(own_scope));
+		const char *token = x->own_next ? NULL : token_cached(e->tokens, &key);
+
+		if (!token) {
+			struct token_transport transport = {
+				.transfers = e->transfers,
+				.tls = &e->tls,
+				.plain_http = e->plain_http,
+				.connect_timeout_ms = e->connect_timeout_ms,
+				.stall_timeout_ms = e->stall_timeout_ms,
+				.fetches = &e->fetches,
+			};
+
+			if (token_request(e->tokens, &transport, &key, x->own_next, &x->wait, &x->err))
+				finish(x);
+			return false;
+		}
+		x->token = strdup(token);
+		x->authorization = x->token ? bearer_header(x->token) : NULL;
+	}
+	x->sent = e->scheme;
+	if (!x->authorization)
+		finish_with(x, CPULL_ERR_NOMEM, "out of memory");
+	return x->authorization;
+}
+
+/* The best challenge that can be met: a token, else Basic. */
+static enum auth_scheme choose_challenge(const struct exchange *x, const struct transfer_reply *reply,
+					 struct challenge *out)
+{
+	enum auth_scheme best = AUTH_NONE;
+	struct challenge one;
+
+	for (size_t i = 0; i < reply->challenge_count; i++) {
+		const char *at = reply->challenges[i];
+
+		while (challenge_next(&at, &one)) {
+			enum auth_scheme scheme = AUTH_NONE;
+
+			if (!strcmp(one.scheme, "bearer") && realm_usable(one.realm, x->endpoint->plain_http))
+				scheme = AUTH_BEARER;
+			else if (!strcmp(one.scheme, "basic"))
+				scheme = AUTH_BASIC;
+			if (scheme > best) {
+				best = scheme;
+				*out = one;
+			}
+		}
+	}
+	return best;
+}
+
+static bool has_bearer(const struct transfer_reply *reply)
+{
+	struct challenge one;
+
+	for (size_t i = 0; i < reply->challenge_count; i++) {
+		const char *at = reply->challenges[i];
+
+		while (challenge_next(&at, &one))
+			if (!strcmp(one.scheme, "bearer"))
+				return true;
+	}
+	return false;
+}
+
+/* 401, or a 403 that asks for more scope. */
+static void answer_challenge(struct exchange *x, const struct transfer_reply *reply)
+{
+	struct endpoint *e = x->endpoint;
+	struct challenge challenge = {0};
+	enum auth_scheme scheme = choose_challenge(x, reply, &challenge);
+	bool widen = scheme == AUTH_BEARER && !strcmp(challenge.error, "insufficient_scope") && !x->scope_widened;
+
+	if (x->token)
+		token_cache_drop(e->tokens, x->token);
+	if (scheme == AUTH_NONE && !reply->challenge_count && !x->pinged) {
+		/* some registries challenge at the API's root alone */
+		x->pinging = x->pinged = true;
+		attempt(x);
+		return;
+	}
+	if (scheme == AUTH_NONE && has_bearer(reply)) {
+		fail(x, CPULL_ERR_AUTH, reply->status,
+		     "the registry names no usable token server (it must be an https URL, unless --plain-http is given)");
+		return;
+	}
+	if (scheme == AUTH_NONE || x->sent == AUTH_BASIC || ++x->auth_rounds > EXCHANGE_AUTH_ROUNDS ||
+	    (x->token_own && !widen) || (scheme == AUTH_BASIC && x->sent == AUTH_NONE && !e->creds.user)) {
+		refused(x, reply->status);
+		return;
+	}
+	x->scope_widened = x->scope_widened || widen;
+	x->token_own = false;
+	if (scheme == AUTH_BASIC && x->sent == AUTH_BEARER) {
+		/* a stale token can make a registry offer what it never takes: ask again as a stranger */
+		e->scheme = AUTH_NONE;
+		attempt(x);
+		return;
+	}
+	x->own_next = x->sent == AUTH_BEARER;
+	e->scheme = scheme;
+	e->challenge = challenge;
+	attempt(x);
+}
+
+/* ---- taking the content ---- */
+
+static enum transfer_verdict refuse(struct exchange *x, int code, bool retry, const char *why)
+{
+	error_set(&x->refusal, code, "%s", why);
+	x->refusal_retry = retry;
+	return TRANSFER_STOP;
+}
+
+/* The range that was asked for, of a blob as long as the descriptor says. */
+static bool range_fits(const struct exchange *x, const char *field)
+{
+	struct content_range range;
+
+	return x->ranged && content_range_parse(field, &range) && range.first == received(x) &&
+	       range.last < x->size && (!range.total_known || range.total == x->size);
+}
+
+/* The first bytes of an answer with the content: may they be used, and how many are known already? */
+static enum transfer_verdict accept_content(struct exchange *x, const struct transfer_reply *reply)
+{
+	uint64_t rest = x->size;
+
+	x->accepted = true;
+	x->token_own = x->scope_widened = false; /* whatever was sent is good: a later 401 means that it expired */
+	x->auth_rounds = 0;
+	memcpy(x->content_type, reply->content_type, sizeof(x->content_type));
+	if (reply->status == 206) {
+		if (!range_fits(x, reply->content_range)) {
+			x->unranged = true;
+			return refuse(x, CPULL_ERR_REGISTRY, true, "the server sent another range than was asked for");
+		}
+		rest = x->size - received(x);
+	} else if (x->sized) {
+		x->skip = received(x);
+	} else {
+		bytes_free(&x->body); /* documents of unknown length start over */
+		atomic_store_explicit(&x->got, 0, memory_order_relaxed);
+	}
+	if (x->sized && reply->length > 0 && (uint64_t)reply->length > rest) {
+		char why[120];
+
+		snprintf(why, sizeof(why), "the server has more than the %" PRIu64 " bytes that the manifest says", x->size);
+		return refuse(x, CPULL_ERR_SIZE, false, why);
+	}
+	if (!x->sized && reply->length > 0 && (uint64_t)reply->length > x->max)
+		return refuse(x, CPULL_ERR_LIMIT, false, "longer than any manifest may be");
+	return TRANSFER_GO_ON;
+}
+
+static void count_bytes(struct exchange *x, size_t len)
+{
+	if (x->sized) /* what has to be sent again next time is no progress */
+		x->attempt_bytes += len;
+	atomic_fetch_add_explicit(&x->got, len, memory_order_relaxed);
+}
+
+static enum transfer_verdict into_queue(struct exchange *x, const uint8_t *data, size_t len, size_t *taken)
+{
+	size_t room = pool_share_chunk_bytes(x->share), used = 0;
+
+	while (used < len) {
+		if (!x->chunk)
+			x->chunk = pool_try_get(x->share);
+		if (!x->chunk) {
+			*taken += used;
+			return TRANSFER_PAUSE; /* on_room() goes on */
+		}
+
+		size_t n = MIN(len - used, room - x->chunk->len);
+
+		memcpy(x->chunk->data + x->chunk->len, data + used, n);
+		x->chunk->len += (uint32_t)n;
+		used += n;
+		count_bytes(x, n);
+		if (x->chunk->len == room)
+			queue_push(&x->queue, STEAL(x->chunk));
+	}
+	*taken += used;
+	return TRANSFER_GO_ON;
+}
+
+static enum transfer_verdict into_body(struct exchange *x, const uint8_t *data, size_t len, size_t *taken)
+{
+	int rc = bytes_append(&x->body, data, len, x->max);
+	char why[80];
+
+	if (rc == CPULL_ERR_NOMEM)
+		return refuse(x, rc, false, "out of memory");
+	if (rc) {
+		snprintf(why, sizeof(why), "longer than the %zu bytes that such a document may have", x->max);
+		return refuse(x, CPULL_ERR_LIMIT, false, why);
+	}
+	count_bytes(x, len);
+	*taken += len;
+	return TRANSFER_GO_ON;
+}
+
+static enum transfer_verdict take_content(struct exchange *x, const uint8_t *data, size_t len, size_t *taken)
+{
+	size_t known = (size_t)MIN(x->skip, (uint64_t)len);
+	char why[120];
+
+	x->skip -= known;
+	data += known;
+	len -= known;
+	*taken = known;
+	if (x->sized && len > x->size - received(x)) {
+		snprintf(why, sizeof(why), "the server sends more than the %" PRIu64 " bytes that the manifest says",
+			 x->size);
+		return refuse(x, CPULL_ERR_SIZE, false, why);
+	}
+	return x->share ? into_queue(x, data, len, taken) : into_body(x, data, len, taken);
+}
+
+static enum transfer_verdict on_body(void *payload, const struct transfer_reply *reply, const uint8_t *data,
+				     size_t len, size_t *taken)
+{
+	struct exchange *x = payload;
+	bool content = reply->status == 200 || (reply->status == 206 && x->sized);
+
+	if (!content || x->pinging) /* an error page: as much as is needed to quote from it */
+		return bytes_append(&x->error_body, data, len, LIMIT_ERROR_BODY_BYTES) ? TRANSFER_STOP : TRANSFER_GO_ON;
+	if (!x->accepted) {
+		enum transfer_verdict verdict = accept_content(x, reply);
+
+		if (verdict != TRANSFER_GO_ON)
+			return verdict;
+	}
+	return take_content(x, data, len, taken);
+}
+
+/* ---- judging the answer ---- */
+
+static bool complete(const struct exchange *x)
+{
+	return x->sized && received(x) == x->size;
+}
+
+/* Not there. */
+static void next_place(struct exchange *x, int status)
+{
+	char said[320], why[400];
+
+	if (x->place_next < x->url_count) {
+		log_debug(x->endpoint->log, "%s of %s/%s: not at %s, trying the image's own URL", x->what,
+			  x->endpoint->domain, x->endpoint->path, foreign(x) ? "the URL before" : "the registry");
+		x->place = x->urls[x->place_next++];
+		x->failures = 0;
+		x->unranged = false;
+		attempt(x);
+		return;
+	}
+	error_text(x, said, sizeof(said));
+	snprintf(why, sizeof(why), "not found (%d)%s", status, said);
+	fail(x, CPULL_ERR_NOT_FOUND, status, why);
+}
+
+static void judge_short(struct exchange *x, const struct transfer_reply *reply)
+{
+	char why[160];
+
+	snprintf(why, sizeof(why), "the server ended after %" PRIu64 " of the %" PRIu64 " bytes that the manifest says",
+		 received(x), x->size);
+	retry_reply(x, CPULL_ERR_SIZE, reply, why);
+}
+
+static void judge_status(struct exchange *x, const struct transfer_reply *reply)
+{
+	int status = reply->status;
+	char said[320], why[400];
+
+	error_text(x, said, sizeof(said));
+	snprintf(why, sizeof(why), "%s answered %d%s", reply->elsewhere ? "the host it was redirected to" : "the registry",
+		 status, said);
+	/* the image's own URLs are no registry and get no answer to a challenge */
+	bool storage = reply->elsewhere || foreign(x);
+
+	if (status == 401 && !storage)
+		answer_challenge(x, reply);
+	else if (status == 403 && !storage && x->sent == AUTH_BEARER && !x->scope_widened && has_bearer(reply))
+		answer_challenge(x, reply);
+	else if ((status == 401 || status == 403) && !reply->elsewhere)
+		refused(x, status);
+	else if (status == 404 && !reply->elsewhere)
+		next_place(x, status);
+	else if (status == 416 && x->ranged) {
+		x->unranged = true;
+		retry_reply(x, CPULL_ERR_SIZE, reply, "the server has no bytes there, the manifest says there are more");
+	} else if (status == 408 || status == 429 || status >= 500 || (reply->elsewhere && status >= 400))
+		/* a storage host refuses a signed URL that has expired: the registry signs another */
+		retry_reply(x, status == 404 ? CPULL_ERR_NOT_FOUND : CPULL_ERR_REGISTRY, reply, why);
+	else
+		fail(x, CPULL_ERR_REGISTRY, status, why);
+}
+
+/* The ping's answer stands for the one that had no challenge. */
+static void judge_ping(struct exchange *x, const struct transfer_reply *reply)
+{
+	x->pinging = false;
+	if (reply->code && !reply->stopped) {
+		retry_reply(x, reply->code, reply, reply->why);
+		x->pinged = false;
+	} else if (reply->status == 401 && reply->challenge_count && !reply->elsewhere) {
+		answer_challenge(x, reply);
+	} else {
+		refused(x, 401);
+	}
+}
+
+static void on_done(void *payload, const struct transfer_reply *reply)
+{
+	struct exchange *x = payload;
+
+	x->transfer = NULL;
+	if (x->pinging) {
+		judge_ping(x, reply);
+	} else if (x->refusal.code) {
+		x->refusal.http_status = reply->status;
+		if (x->refusal_retry)
+			fail_or_retry(x, &x->refusal, "");
+		else
+			fail(x, x->refusal.code, reply->status, x->refusal.message);
+	} else if (complete(x) && x->accepted) {
+		finish(x); /* also when the connection broke right behind the last byte */
+	} else if (reply->code && !reply->stopped) {
+		if (reply->retry)
+			retry_reply(x, reply->code, reply, reply->why);
+		else
+			fail(x, reply->code, reply->status, reply->why);
+	} else if (reply->status == 200 || (reply->status == 206 && x->sized)) {
+		if (!x->accepted && accept_content(x, reply) == TRANSFER_STOP)
+			retry_reply(x, x->refusal.code, reply, x->refusal.message);
+		else if (!x->sized || complete(x))
+			finish(x);
+		else
+			judge_short(x, reply);
+	} else {
+		judge_status(x, reply);
+	}
+}
+
+/* ---- an attempt ---- */
+
+static void begin_attempt(struct exchange *x)
+{
+	x->accepted = false;
+	x->skip = 0;
+	x->attempt_bytes = 0;
+	x->refusal = (struct cpull_error){0};
+	x->ranged = x->sized && received(x) > 0 && !x->unranged && !x->pinging;
+	bytes_free(&x->error_body);
+}
+
+static void send_request(struct exchange *x)
+{
+	struct endpoint *e = x->endpoint;
+	CLEANUP_FREE char *ping = x->pinging ? format_string("%s/v2/", e->base) : NULL;
+	struct transfer_request request = {
+		.url = ping ? ping : x->place,
+		.accept = x->accept,
+		.authorization = x->authorization,
+		.ranged = x->ranged,
+		.range_from = received(x),
+		.bulk = x->share,
+		.allow_http = e->plain_http || foreign(x),
+		.tls = foreign(x) ? &e->foreign_tls : &e->tls,
+		.connect_timeout_ms = e->connect_timeout_ms,
+		.stall_timeout_ms = e->stall_timeout_ms,
+		.body = on_body,
+		.done = on_done,
+		.payload = x,
+	};
+
+	if (transfer_start(e->transfers, &request, &x->transfer, &x->err))
+		finish(x);
+}
+
+static void attempt(struct exchange *x)
+{
+	struct endpoint *e = x->endpoint;
+	uint64_t now = now_ms();
+
+	if (e->not_before_ms > now && !foreign(x)) {
+		loop_timer_set(loop_of(x), &x->again, e->not_before_ms);
+		return;
+	}
+	begin_attempt(x);
+	if (authorize(x))
+		send_request(x);
+}
+
+/* ---- called by the loop ---- */
+
+static void on_again(void *payload)
+{
+	attempt(payload);
+}
+
+static void on_deadline(void *payload)
+{
+	finish_with(payload, CPULL_ERR_DEADLINE, "the deadline passed");
+}
+
+static void on_start(void *payload)
+{
+	struct exchange *x = payload;
+	struct endpoint *e = x->endpoint;
+
+	x->next = e->exchanges;
+	e->exchanges = x;
+	if (atomic_load(&e->cancelled)) {
+		finish_with(x, CPULL_ERR_CANCELLED, "cancelled");
+		return;
+	}
+	if (e->deadline_ms)
+		loop_timer_set(loop_of(x), &x->deadline, e->deadline_ms);
+	attempt(x);
+}
+
+/* The share has chunks again. */
+static void on_room(void *payload)
+{
+	struct exchange *x = payload;
+
+	if (x->transfer)
+		transfer_resume(x->transfer);
+}
+
+/* By the pool, on whatever thread gave a chunk back and under the pool's lock. */
+static void wake_for_room(void *payload)
+{
+	struct exchange *x = payload;
+
+	loop_post(loop_of(x), &x->resume);
+}
+
+static void on_close(void *payload)
+{
+	struct exchange *x = payload;
+	struct exchange **at = &x->endpoint->exchanges;
+
+	while (*at && *at != x)
+		at = &(*at)->next;
+	if (*at)
+		*at = x->next;
+	if (!x->finished)
+		finish_with(x, CPULL_ERR_CANCELLED, "closed");
+	loop_forget(loop_of(x), &x->resume);
+	pthread_mutex_lock(&x->lock);
+	x->closed = true;
+	pthread_cond_broadcast(&x->cond);
+	pthread_mutex_unlock(&x->lock);
+}
+
+void endpoint_cancel(void *payload)
+{
+	struct endpoint *e = payload;
+
+	for (struct exchange *x = e->exchanges; x; x = x->next)
+		if (!x->finished)
+			finish_with(x, CPULL_ERR_CANCELLED, "cancelled");
+}
+
+/* ---- called by the puller ---- */
+
+int exchange_new(struct endpoint *endpoint, char *what, char *url, struct exchange **out, struct cpull_error *err)
+{
+	struct exchange *x = what && url ? calloc(1, sizeof(*x)) : NULL;
+
+	if (!x) {
+		free(what);
+		free(url);
+		return error_nomem(err);
+	}
+	x->endpoint = endpoint;
+	x->what = what;
+	x->url = url;
+	x->place = url;
+	x->random = (uint32_t)now_ns() | 1;
+	x->start = (struct loop_task){.run = on_start, .payload = x};
+	x->resume = (struct loop_task){.run = on_room, .payload = x};
+	x->close = (struct loop_task){.run = on_close, .payload = x};
+	x->deadline = (struct loop_timer){.run = on_deadline, .payload = x};
+	x->again = (struct loop_timer){.run = on_again, .payload = x};
+	x->wait = (struct token_wait){.ready = on_token, .payload = x};
+	queue_init(&x->queue);
+	pthread_mutex_init(&x->lock, NULL);
+	pthread_cond_init(&x->cond, NULL);
+	*out = x;
+	return 0;
+}
+
+void exchange_start(struct exchange *x)
+{
+	if (x->share)
+		pool_share_set_wake(x->share, wake_for_room, x);
+	loop_post(loop_of(x), &x->start);
+}
+
+int exchange_wait(struct exchange *x, struct cpull_error *err)
+{
+	pthread_mutex_lock(&x->lock);
+	while (!x->done)
+		pthread_cond_wait(&x->cond, &x->lock);
+	pthread_mutex_unlock(&x->lock);
+	if (x->err.code && err)
+		*err = x->err;
+	return x->err.code;
+}
+
+void exchange_close(struct exchange *x)
+{
+	/* no new wake from here on; one that was posted is taken back by on_close() */
+	if (x->share)
+		pool_share_set_wake(x->share, NULL, NULL);
+	loop_post(loop_of(x), &x->close);
+	pthread_mutex_lock(&x->lock);
+	while (!x->closed)
+		pthread_cond_wait(&x->cond, &x->lock);
+	pthread_mutex_unlock(&x->lock);
+
+	drop_authorization(x);
+	queue_destroy(&x->queue);
+	bytes_free(&x->body);
+	bytes_free(&x->error_body);
+	for (size_t i = 0; i < x->url_count; i++)
+		free(x->urls[i]);
+	free(x->what);
+	free(x->url);
+	pthread_mutex_destroy(&x->lock);
+	pthread_cond_destroy(&x->cond);
+	free(x);
+}

@@ -1,0 +1,695 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * libcurl's multi-socket interface on the fetch thread's loop: the only file that knows libcurl. exchange.c and
+ * token.c start transfers here and are called back here, all on the loop's thread. It owns the multi handle, its
+ * connections and the easy handles.
+ *
+ * libcurl facts it leans on:
+ *  - an Authorization line given as a custom header is dropped on a redirect to another host, port or scheme while
+ *    CURLOPT_UNRESTRICTED_AUTH is off (7.58; port and scheme since 7.83), and stays off a proxy's CONNECT with
+ *    CURLHEADER_SEPARATE;
+ *  - the data of a write callback that answered CURL_WRITEFUNC_PAUSE is handed in again from its first byte, so a
+ *    part of it may be used if that many are skipped the next time;
+ *  - without CURLOPT_QUICK_EXIT, removing a handle waits for its name look-up, which may take minutes;
+ *  - copies of the header list live in libcurl's own memory and cannot be wiped.
+ */
+#include "fetch/transfer.h"
+
+#include <curl/curl.h>
+#include <errno.h>
+#include <poll.h>
+#include <pthread.h>
+#include <string.h>
+#include <strings.h>
+#include <sys/socket.h>
+
+#include "config.h"
+#include "engine/base/error.h"
+
+struct transfers {
+	struct loop *loop;
+	CURLM *multi;
+	struct loop_timer timer;
+	struct log *log;
+};
+
+struct transfer {
+	struct transfers *transfers;
+	struct transfer_request request; /* its strings are not kept: libcurl copies them */
+	CURL *easy;
+	struct curl_slist *headers;
+	struct loop_timer silence;
+	uint64_t last_ms;      /* when something arrived */
+	size_t carried;        /* bytes used of the data that a pause hands in again */
+	size_t header_bytes;
+	uint64_t body_bytes;
+	unsigned content_ranges;
+	bool connected;
+	bool paused;
+	bool in_body;
+	bool https;            /* the request under way is over TLS */
+	bool downgraded;
+	bool headers_too_long;
+	char *url;
+	struct transfer_reply reply;
+	char why[CURL_ERROR_SIZE];
+};
+
+/* libcurl's one-time set-up is process-wide by nature and safe to run beside another user's; the lock makes our
+ * own fetchers take turns. There is no counterpart: other users of libcurl in the process may still need it. */
+static int curl_once(struct cpull_error *err)
+{
+	static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+	static bool ready;
+
+	pthread_mutex_lock(&lock);
+	if (!ready)
+		ready = curl_global_init(CURL_GLOBAL_DEFAULT) == CURLE_OK;
+	bool ok = ready;
+
+	pthread_mutex_unlock(&lock);
+	return ok ? 0 : error_set(err, CPULL_ERR_INTERNAL, "libcurl cannot be set up");
+}
+
+/* ---- how a transfer ended ---- */
+
+static const struct {
+	CURLcode rc;
+	int code;
+	bool retry;
+	const char *hint;
+} ends[] = {
+	{CURLE_COULDNT_RESOLVE_HOST, CPULL_ERR_NETWORK, true, ""},
+	{CURLE_COULDNT_RESOLVE_PROXY, CPULL_ERR_NETWORK, true, ""},
+	{CURLE_COULDNT_CONNECT, CPULL_ERR_NETWORK, true, ""},
+	{CURLE_OPERATION_TIMEDOUT, CPULL_ERR_NETWORK, true, ""},
+	{CURLE_PARTIAL_FILE, CPULL_ERR_NETWORK, true, ""},
+	{CURLE_RECV_ERROR, CPULL_ERR_NETWORK, true, ""},
+	{CURLE_SEND_ERROR, CPULL_ERR_NETWORK, true, ""},
+	{CURLE_GOT_NOTHING, CPULL_ERR_NETWORK, true, ""},
+	{CURLE_SSL_CONNECT_ERROR, CPULL_ERR_NETWORK, true, ""},
+	{CURLE_HTTP2, CPULL_ERR_NETWORK, true, ""},
+	{CURLE_HTTP2_STREAM, CPULL_ERR_NETWORK, true, ""},
+	{CURLE_PEER_FAILED_VERIFICATION, CPULL_ERR_NETWORK, false,
+	 "; its certificate is not trusted: give its CA with --cert-dir, or accept any with --tls-verify=false"},
+	{CURLE_SSL_CACERT_BADFILE, CPULL_ERR_NETWORK, false,
+	 "; the roots of --cert-dir or of the system cannot be loaded"},
+	{CURLE_SSL_CERTPROBLEM, CPULL_ERR_NETWORK, false, "; the client certificate or key cannot be used"},
+	{CURLE_LOGIN_DENIED, CPULL_ERR_REGISTRY, false, "; an URL with a user name in it is not followed"},
+	{CURLE_TOO_MANY_REDIRECTS, CPULL_ERR_REGISTRY, false, ""},
+	{CURLE_OUT_OF_MEMORY, CPULL_ERR_NOMEM, false, ""},
+};
+
+static void set_why(struct transfer_reply *reply, const char *text, const char *hint)
+{
+	char quoted[300];
+
+	error_quote(text, strlen(text), quoted, sizeof(quoted));
+	snprintf(reply->why, sizeof(reply->why), "%s%s", quoted, hint);
+}
+
+static void set_end(struct transfer_reply *reply, int code, bool retry, const char *why)
+{
+	reply->code = code;
+	reply->retry = retry;
+	set_why(reply, why, "");
+}
+
+/* OpenSSL's ways of saying that the bytes it got are no TLS. */
+static bool peer_speaks_no_tls(const char *text)
+{
+	return strstr(text, "wrong version number") || strstr(text, "packet length too long") ||
+	       strstr(text, "http request") || strstr(text, "unknown protocol");
+}
+
+static void describe_curl(struct transfer *t, CURLcode rc)
+{
+	const char *text = *t->why ? t->why : curl_easy_strerror(rc);
+	struct transfer_reply *reply = &t->reply;
+
+	if (rc == CURLE_SSL_CONNECT_ERROR && peer_speaks_no_tls(text)) {
+		reply->code = CPULL_ERR_NETWORK;
+		set_why(reply, text, "; the server does not speak TLS: for a registry on plain HTTP use --plain-http");
+		return;
+	}
+	if (rc == CURLE_UNSUPPORTED_PROTOCOL && strstr(text, "HTTP/0.9")) {
+		reply->code = CPULL_ERR_NETWORK;
+		set_why(reply, "the answer is not HTTP", t->https ? "" : "; the server may want HTTPS (no --plain-http)");
+		return;
+	}
+	if (rc == CURLE_UNSUPPORTED_PROTOCOL) {
+		reply->code = CPULL_ERR_REGISTRY;
+		set_why(reply, text, "; redirects are followed to HTTPS only");
+		return;
+	}
+	for (size_t i = 0; i < ARRAY_LEN(ends); i++)
+		if (ends[i].rc == rc) {
+			reply->code = ends[i].code;
+			reply->retry = ends[i].retry;
+			set_why(reply, text, ends[i].hint);
+			return;
+		}
+	set_end(reply, CPULL_ERR_NETWORK, false, text);
+}
+
+static void describe_end(struct transfer *t, CURLcode rc)
+{
+	struct transfer_reply *reply = &t->reply;
+
+	if (rc == CURLE_OK || reply->stopped || reply->code)
+		return;
+	/* before 8.6 libcurl reports a header line beyond its own maximum as a lack of memory */
+	if (t->headers_too_long || (rc == CURLE_OUT_OF_MEMORY && t->connected && !t->in_body))
+		set_end(reply, CPULL_ERR_LIMIT, false, "the answer's header is too long");
+	else if (t->downgraded)
+		set_end(reply, CPULL_ERR_REGISTRY, false, "a redirect leads from HTTPS to plain HTTP");
+	else
+		describe_curl(t, rc);
+}
+
+/* ---- the answer's header ---- */
+
+static void keep_field(char *out, size_t room, const char *value, size_t len)
+{
+	*out = 0;
+	if (len >= room)
+		return;
+	for (size_t i = 0; i < len; i++)
+		if ((unsigned char)value[i] < 0x20 || value[i] == 0x7f)
+			return;
+	memcpy(out, value, len);
+	out[len] = 0;
+}
+
+static void drop_challenges(struct transfer_reply *reply)
+{
+	while (reply->challenge_count)
+		free(reply->challenges[--reply->challenge_count]);
+}
+
+/* A status line: of a further hop, or of the answer after an interim one. */
+static void begin_answer(struct transfer *t)
+{
+	drop_challenges(&t->reply);
+	t->reply.content_type[0] = 0;
+	t->reply.content_range[0] = 0;
+	t->reply.retry_after[0] = 0;
+	t->content_ranges = 0;
+}
+
+static void take_field(struct transfer *t, const char *name, size_t name_len, const char *value, size_t len)
+{
+	struct transfer_reply *reply = &t->reply;
+
+	if (name_len == 12 && !strncasecmp(name, "Content-Type", 12)) {
+		keep_field(reply->content_type, sizeof(reply->content_type), value, len);
+	} else if (name_len == 13 && !strncasecmp(name, "Content-Range", 13)) {
+		/* two of them are one too many to believe either */
+		keep_field(reply->content_range, t->content_ranges++ ? 0 : sizeof(reply->content_range), value, len);
+	} else if (name_len == 11 && !strncasecmp(name, "Retry-After", 11)) {
+		keep_field(reply->retry_after, sizeof(reply->retry_after), value, len);
+	} else if (name_len == 16 && !strncasecmp(name, "WWW-Authenticate", 16)) {
+		if (reply->challenge_count < TRANSFER_CHALLENGES &&
+		    (reply->challenges[reply->challenge_count] = strndup(value, len)))
+			reply->challenge_count++;
+	}
+}
+
+static size_t on_header(char *line, size_t one, size_t len, void *payload)
+{
+	struct transfer *t = payload;
+	const char *colon = memchr(line, ':', len);
+
+	(void)one;
+	t->last_ms = now_ms();
+	t->header_bytes += len;
+	if (t->header_bytes > LIMIT_HEADER_BYTES) {
+		t->headers_too_long = true;
+		return 0;
+	}
+	if (len >= 5 && !memcmp(line, "HTTP/", 5)) {
+		begin_answer(t);
+	} else if (colon) {
+		const char *value = colon + 1, *end = line + len;
+
+		while (value < end && (*value == ' ' || *value == '\t'))
+			value++;
+		while (end > value && (end[-1] == '\r' || end[-1] == '\n' || end[-1] == ' ' || end[-1] == '\t'))
+			end--;
+		take_field(t, line, (size_t)(colon - line), value, (size_t)(end - value));
+	}
+	return len;
+}
+
+/* ---- the answer's body ---- */
+
+static char *origin_part(CURLU *url, CURLUPart part)
+{
+	char *text = NULL;
+
+	return curl_url_get(url, part, &text, CURLU_DEFAULT_PORT) == CURLUE_OK ? text : NULL;
+}
+
+static bool same_part(CURLU *a, CURLU *b, CURLUPart part)
+{
+	char *x = origin_part(a, part), *y = origin_part(b, part);
+	bool same = x && y && !strcasecmp(x, y);
+
+	curl_free(x);
+	curl_free(y);
+	return same;
+}
+
+static bool same_origin(const char *one, const char *other)
+{
+	CURLU *a = curl_url(), *b = curl_url();
+	bool same = a && b && curl_url_set(a, CURLUPART_URL, one, 0) == CURLUE_OK &&
+		    curl_url_set(b, CURLUPART_URL, other, 0) == CURLUE_OK && same_part(a, b, CURLUPART_SCHEME) &&
+		    same_part(a, b, CURLUPART_HOST) && same_part(a, b, CURLUPART_PORT);
+
+	curl_url_cleanup(a);
+	curl_url_cleanup(b);
+	return same;
+}
+
+/* Status, length and origin of what has been answered so far. */
+static void refresh_reply(struct transfer *t)
+{
+	long status = 0, redirects = 0;
+	curl_off_t length = -1;
+	const char *url = NULL;
+
+	curl_easy_getinfo(t->easy, CURLINFO_RESPONSE_CODE, &status);
+	curl_easy_getinfo(t->easy, CURLINFO_REDIRECT_COUNT, &redirects);
+	curl_easy_getinfo(t->easy, CURLINFO_CONTENT_LENGTH_DOWNLOAD_T, &length);
+	curl_easy_getinfo(t->easy, CURLINFO_EFFECTIVE_URL, &url);
+	t->reply.status = (int)status;
+	t->reply.length = length;
+	t->reply.elsewhere = redirects > 0 && !(url && same_origin(url, t->url));
+}
+
+static size_t on_body(char *data, size_t one, size_t len, void *payload)
+{
+	struct transfer *t = payload;
+	size_t skip = MIN(t->carried, len), taken = 0;
+
+	(void)one;
+	if (len == 0)
+		return 0;
+	t->last_ms = now_ms();
+	if (!t->in_body) {
+		t->in_body = true;
+		refresh_reply(t);
+	}
+	switch (t->request.body(t->request.payload, &t->reply, (const uint8_t *)data + skip, len - skip, &taken)) {
+	case TRANSFER_GO_ON:
+		t->carried -= skip;
+		t->body_bytes += len - skip;
+		return len;
+	case TRANSFER_PAUSE:
+		t->carried = skip + taken;
+		t->body_bytes += taken;
+		t->paused = true;
+		return CURL_WRITEFUNC_PAUSE;
+	case TRANSFER_STOP:
+		break;
+	}
+	t->reply.stopped = true;
+	return 0;
+}
+
+/* ---- the end ---- */
+
+static void transfer_free(struct transfer *t)
+{
+	struct transfers *ts = t->transfers;
+
+	loop_timer_clear(ts->loop, &t->silence);
+	if (t->easy) {
+		curl_multi_remove_handle(ts->multi, t->easy);
+		curl_easy_cleanup(t->easy);
+	}
+	curl_slist_free_all(t->headers);
+	drop_challenges(&t->reply);
+	free(t->url);
+	free(t);
+}
+
+/* Queries hold signatures and tokens, user information holds passwords: neither is logged. */
+static void log_end(struct transfer *t)
+{
+	const char *host = strstr(t->url, "://"), *at;
+	int len = (int)strcspn(t->url, "?#");
+
+	host = host ? host + 3 : t->url;
+	at = memchr(host, '@', strcspn(host, "/?#"));
+	if (at)
+		host = at + 1;
+	log_debug(t->transfers->log, "%s %.*s → %d, %llu bytes%s%s%s", t->request.form ? "POST" : "GET",
+		  len - (int)(host - t->url), host, t->reply.status, (unsigned long long)t->body_bytes,
+		  t->reply.elsewhere ? ", redirected" : "", t->reply.code ? ": " : "", t->reply.why);
+}
+
+static void transfer_end(struct transfer *t, CURLcode rc)
+{
+	struct transfers *ts = t->transfers;
+
+	refresh_reply(t);
+	describe_end(t, rc);
+	log_end(t);
+	/* out of the multi handle first, so that the connection is free for whatever done() starts */
+	curl_multi_remove_handle(ts->multi, t->easy);
+	t->request.done(t->request.payload, &t->reply);
+	transfer_free(t);
+}
+
+static void on_silence(void *payload)
+{
+	struct transfer *t = payload;
+	uint64_t now = now_ms();
+
+	/* while paused it is we who do not read, and before that CURLOPT_CONNECTTIMEOUT_MS counts */
+	if (t->paused || !t->connected)
+		t->last_ms = now;
+	if (now < t->last_ms + t->request.stall_timeout_ms) {
+		loop_timer_set(t->transfers->loop, &t->silence, t->last_ms + t->request.stall_timeout_ms);
+		return;
+	}
+
+	char why[64];
+
+	snprintf(why, sizeof(why), "no bytes for %u ms", t->request.stall_timeout_ms);
+	set_end(&t->reply, CPULL_ERR_STALLED, true, why);
+	transfer_end(t, CURLE_OPERATION_TIMEDOUT);
+}
+
+static void reap(struct transfers *ts)
+{
+	CURLMsg *msg;
+	int left;
+
+	while ((msg = curl_multi_info_read(ts->multi, &left))) {
+		char *private = NULL;
+		CURLcode rc = msg->data.result;
+
+		curl_easy_getinfo(msg->easy_handle, CURLINFO_PRIVATE, &private);
+		transfer_end((struct transfer *)private, rc);
+	}
+}
+
+/* ---- libcurl on the loop ---- */
+
+static void on_socket_ready(void *payload, int fd, short events)
+{
+	struct transfers *ts = payload;
+	int mask = 0, running;
+
+	if (events & (POLLIN | POLLHUP | POLLRDHUP))
+		mask |= CURL_CSELECT_IN;
+	if (events & POLLOUT)
+		mask |= CURL_CSELECT_OUT;
+	if (events & (POLLERR | POLLNVAL))
+		mask |= CURL_CSELECT_ERR;
+	curl_multi_socket_action(ts->multi, fd, mask, &running);
+	reap(ts);
+}
+
+static void on_curl_timer(void *payload)
+{
+	struct transfers *ts = payload;
+	int running;
+
+	curl_multi_socket_action(ts->multi, CURL_SOCKET_TIMEOUT, 0, &running);
+	reap(ts);
+}
+
+static int on_want_socket(CURL *easy, curl_socket_t fd, int what, void *payload, void *socket_payload)
+{
+	struct transfers *ts = payload;
+	struct loop_watch *watch = socket_payload;
+	short events = 0;
+
+	(void)easy;
+	if (what == CURL_POLL_REMOVE) {
+		if (watch) {
+			curl_multi_assign(ts->multi, fd, NULL);
+			loop_watch_remove(ts->loop, watch);
+			free(watch);
+		}
+		return 0;
+	}
+	if (what == CURL_POLL_IN || what == CURL_POLL_INOUT)
+		events |= POLLIN;
+	if (what == CURL_POLL_OUT || what == CURL_POLL_INOUT)
+		events |= POLLOUT;
+	if (!watch) {
+		watch = calloc(1, sizeof(*watch));
+		if (!watch)
+			return -1;
+		*watch = (struct loop_watch){.run = on_socket_ready, .payload = ts, .fd = fd};
+		loop_watch_add(ts->loop, watch);
+		curl_multi_assign(ts->multi, fd, watch);
+	}
+	loop_watch_set(watch, events);
+	return 0;
+}
+
+static int on_want_timer(CURLM *multi, long timeout_ms, void *payload)
+{
+	struct transfers *ts = payload;
+
+	(void)multi;
+	if (timeout_ms < 0)
+		loop_timer_clear(ts->loop, &ts->timer);
+	else
+		loop_timer_set(ts->loop, &ts->timer, now_ms() + (uint64_t)timeout_ms);
+	return 0;
+}
+
+/* The library promises close-on-exec descriptors. */
+static curl_socket_t on_open_socket(void *payload, curlsocktype purpose, struct curl_sockaddr *address)
+{
+	(void)payload;
+	(void)purpose;
+	return socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
+}
+
+/* Connected (again): the request is about to go out. */
+static int on_connected(void *payload, char *remote_ip, char *local_ip, int remote_port, int local_port)
+{
+	struct transfer *t = payload;
+	const char *url = NULL;
+
+	(void)remote_ip;
+	(void)local_ip;
+	(void)remote_port;
+	(void)local_port;
+	curl_easy_getinfo(t->easy, CURLINFO_EFFECTIVE_URL, &url);
+
+	bool https = url && !strncasecmp(url, "https:", 6);
+
+	if (t->https && !https) {
+		t->downgraded = true;
+		return CURL_PREREQFUNC_ABORT;
+	}
+	t->https = https;
+	t->connected = true;
+	t->last_ms = now_ms();
+	return CURL_PREREQFUNC_OK;
+}
+
+int transfers_new(enum cpull_io io, struct log *log, struct transfers **out, struct cpull_error *err)
+{
+	int rc = curl_once(err);
+
+	if (rc)
+		return rc;
+
+	struct transfers *ts = calloc(1, sizeof(*ts));
+
+	if (!ts)
+		return error_nomem(err);
+	ts->log = log;
+	ts->timer = (struct loop_timer){.run = on_curl_timer, .payload = ts};
+	ts->multi = curl_multi_init();
+	if (!ts->multi) {
+		free(ts);
+		return error_nomem(err);
+	}
+	curl_multi_setopt(ts->multi, CURLMOPT_SOCKETFUNCTION, on_want_socket);
+	curl_multi_setopt(ts->multi, CURLMOPT_SOCKETDATA, ts);
+	curl_multi_setopt(ts->multi, CURLMOPT_TIMERFUNCTION, on_want_timer);
+	curl_multi_setopt(ts->multi, CURLMOPT_TIMERDATA, ts);
+	curl_multi_setopt(ts->multi, CURLMOPT_MAX_TOTAL_CONNECTIONS, TRANSFER_CONNECTIONS);
+	rc = loop_new(io, &ts->loop, err);
+	if (rc) {
+		curl_multi_cleanup(ts->multi);
+		free(ts);
+		return rc;
+	}
+	*out = ts;
+	return 0;
+}
+
+void transfers_free(struct transfers *ts)
+{
+	if (!ts)
+		return;
+	loop_stop(ts->loop);
+	/* closes the idle connections, which takes their watches out of the loop */
+	curl_multi_cleanup(ts->multi);
+	loop_free(ts->loop);
+	free(ts);
+}
+
+struct loop *transfers_loop(struct transfers *ts)
+{
+	return ts->loop;
+}
+
+const char *transfer_system_roots(void)
+{
+	return curl_version_info(CURLVERSION_NOW)->cainfo;
+}
+
+/* ---- a request ---- */
+
+static bool add_header(struct transfer *t, const char *name, const char *value)
+{
+	if (!value)
+		return true;
+
+	char *line = format_string("%s: %s", name, value);
+	struct curl_slist *grown = line ? curl_slist_append(t->headers, line) : NULL;
+
+	if (line)
+		explicit_bzero(line, strlen(line));
+	free(line);
+	if (grown)
+		t->headers = grown;
+	return grown;
+}
+
+static bool set_headers(struct transfer *t, const struct transfer_request *request)
+{
+	/* digests are of the bytes as stored: nobody may compress them on the way */
+	return add_header(t, "Accept-Encoding", "identity") && add_header(t, "Accept", request->accept) &&
+	       add_header(t, "Authorization", request->authorization) &&
+	       curl_easy_setopt(t->easy, CURLOPT_HTTPHEADER, t->headers) == CURLE_OK;
+}
+
+static bool set_tls(CURL *easy, const struct transfer_tls *tls)
+{
+	if (!tls)
+		return true;
+	curl_easy_setopt(easy, CURLOPT_SSL_VERIFYPEER, tls->no_verify ? 0l : 1l);
+	curl_easy_setopt(easy, CURLOPT_SSL_VERIFYHOST, tls->no_verify ? 0l : 2l);
+	if (tls->cert && (curl_easy_setopt(easy, CURLOPT_SSLCERT, tls->cert) != CURLE_OK ||
+			  curl_easy_setopt(easy, CURLOPT_SSLKEY, tls->key) != CURLE_OK))
+		return false;
+	if (!tls->roots || !tls->roots->len)
+		return true;
+
+	struct curl_blob blob = {.data = tls->roots->data, .len = tls->roots->len, .flags = CURL_BLOB_NOCOPY};
+
+	return curl_easy_setopt(easy, CURLOPT_CAINFO_BLOB, &blob) == CURLE_OK;
+}
+
+static void set_callbacks(struct transfer *t)
+{
+	CURL *easy = t->easy;
+
+	curl_easy_setopt(easy, CURLOPT_PRIVATE, t);
+	curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, t->why);
+	curl_easy_setopt(easy, CURLOPT_HEADERFUNCTION, on_header);
+	curl_easy_setopt(easy, CURLOPT_HEADERDATA, t);
+	curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, on_body);
+	curl_easy_setopt(easy, CURLOPT_WRITEDATA, t);
+	curl_easy_setopt(easy, CURLOPT_PREREQFUNCTION, on_connected);
+	curl_easy_setopt(easy, CURLOPT_PREREQDATA, t);
+	curl_easy_setopt(easy, CURLOPT_OPENSOCKETFUNCTION, on_open_socket);
+}
+
+static bool set_request(struct transfer *t, const struct transfer_request *request)
+{
+	CURL *easy = t->easy;
+	bool http = !strncasecmp(request->url, "http:", 5);
+	char range[32];
+
+	set_callbacks(t);
+	curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1l);
+#if LIBCURL_VERSION_NUM >= 0x075700
+	curl_easy_setopt(easy, CURLOPT_QUICK_EXIT, 1l);
+#endif
+	curl_easy_setopt(easy, CURLOPT_USERAGENT, "coco-pull/" CPULL_VERSION);
+	curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
+	curl_easy_setopt(easy, CURLOPT_HTTP_CONTENT_DECODING, 0l);
+	curl_easy_setopt(easy, CURLOPT_BUFFERSIZE,
+			 request->bulk ? TRANSFER_BULK_BUFFER_BYTES : TRANSFER_SMALL_BUFFER_BYTES);
+	curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, (long)request->connect_timeout_ms);
+	curl_easy_setopt(easy, CURLOPT_FOLLOWLOCATION, request->form ? 0l : 1l);
+	curl_easy_setopt(easy, CURLOPT_MAXREDIRS, (long)LIMIT_REDIRECTS);
+	curl_easy_setopt(easy, CURLOPT_UNRESTRICTED_AUTH, 0l);
+	curl_easy_setopt(easy, CURLOPT_NETRC, (long)CURL_NETRC_IGNORED);
+	curl_easy_setopt(easy, CURLOPT_DISALLOW_USERNAME_IN_URL, 1l); /* they come from servers and images */
+	curl_easy_setopt(easy, CURLOPT_HEADEROPT, (long)CURLHEADER_SEPARATE);
+	curl_easy_setopt(easy, CURLOPT_SUPPRESS_CONNECT_HEADERS, 1l);
+	if (request->ranged) {
+		snprintf(range, sizeof(range), "%llu-", (unsigned long long)request->range_from);
+		curl_easy_setopt(easy, CURLOPT_RANGE, range);
+	}
+	if (request->form && curl_easy_setopt(easy, CURLOPT_COPYPOSTFIELDS, request->form) != CURLE_OK)
+		return false;
+	return curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, http ? "http" : "https") == CURLE_OK &&
+	       curl_easy_setopt(easy, CURLOPT_REDIR_PROTOCOLS_STR, request->allow_http ? "http,https" : "https") ==
+		       CURLE_OK &&
+	       curl_easy_setopt(easy, CURLOPT_URL, request->url) == CURLE_OK && set_headers(t, request) &&
+	       set_tls(easy, request->tls);
+}
+
+int transfer_start(struct transfers *ts, const struct transfer_request *request, struct transfer **out,
+		   struct cpull_error *err)
+{
+	struct transfer *t = calloc(1, sizeof(*t));
+
+	if (!t)
+		return error_nomem(err);
+	t->transfers = ts;
+	t->request = *request;
+	t->request.url = t->request.accept = t->request.authorization = NULL;
+	t->silence = (struct loop_timer){.run = on_silence, .payload = t};
+	t->reply.length = -1;
+	t->url = strdup(request->url);
+	t->easy = curl_easy_init();
+	if (!t->url || !t->easy || !set_request(t, request)) {
+		transfer_free(t);
+		return error_nomem(err);
+	}
+	t->last_ms = now_ms();
+	if (curl_multi_add_handle(ts->multi, t->easy) != CURLM_OK) {
+		transfer_free(t);
+		return error_set(err, CPULL_ERR_INTERNAL, "libcurl does not take another transfer");
+	}
+	loop_timer_set(ts->loop, &t->silence, t->last_ms + request->stall_timeout_ms);
+	*out = t;
+	return 0;
+}
+
+void transfer_resume(struct transfer *t)
+{
+	if (!t->paused)
+		return;
+	t->paused = false;
+	t->last_ms = now_ms();
+
+	CURLcode rc = curl_easy_pause(t->easy, CURLPAUSE_CONT);
+
+	if (rc != CURLE_OK)
+		transfer_end(t, rc);
+}
+
+void transfer_stop(struct transfer *t)
+{
+	if (t)
+		transfer_free(t);
+}
