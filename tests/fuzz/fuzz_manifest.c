@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Image documents: the same bytes as manifest, index, layout and image config. Beyond not crashing: what is handed out has
- * valid digests and is within its limits, and what the registry says never turns a manifest into an index.
+ * Image documents: the same bytes as manifest, index, layout and image config. Beyond not crashing: what is handed out
+ * has valid digests and is within its limits, and what the registry says never turns a manifest into an index.
  */
 #include <string.h>
 

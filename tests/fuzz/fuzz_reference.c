@@ -18,7 +18,7 @@ static void check_registry(const struct reference *ref)
 {
 	if (!ref->domain || !ref->path || !ref->name || (!ref->tag && !ref->digest))
 		abort();
-	if (strstr(ref->path, "..") || strspn(ref->path, "abcdefghijklmnopqrstuvwxyz0123456789._-/") != strlen(ref->path))
+	if (strstr(ref->path, "..") || ref->path[strspn(ref->path, "abcdefghijklmnopqrstuvwxyz0123456789._-/")])
 		abort();
 	for (const char *c = ref->name; *c; c++)
 		if (*c <= ' ' || *c > '~')
