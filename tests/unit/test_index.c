@@ -345,6 +345,8 @@ static void indexes_are_taken_or_refused(void **state)
 		{"\"manifests\"", "\"config\":null,\"manifests\"", 0},
 		{DIGEST_A, "sha256:../../x", CPULL_ERR_MANIFEST},
 		{DIGEST_A, "sha256:" HEX32, CPULL_ERR_MANIFEST},
+		/* an image may say what it is for, and stays one */
+		{"\"size\":7", "\"size\":7,\"artifactType\":\"application/vnd.example\"", 0},
 		{"\"size\":7", "\"size\":-7", CPULL_ERR_MANIFEST},
 		{"\"size\":7", "\"size\":4194304", 0},
 		{"\"size\":7", "\"size\":4194305", CPULL_ERR_LIMIT},

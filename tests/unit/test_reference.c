@@ -121,7 +121,7 @@ static void malformed_names_are_refused(void **state)
 		"/", "/a", "a/", "a//b", ":t", "@sha256:" HEX64, "h.example/", "h.example/:t",
 		"h.example:/a", "h.example:5x/a", "h.example:5:6/a", "-h.example/a", "h-.example/a", "h.-example/a",
 		".example/a", "h..example/a", "h.example./a", "h_x.example/a", "h.ex%61mple/a",
-		"[]/a", "[::1/a", "[::1]x/a", "[::1]:/a", "[::g]/a", "[fe80::1%eth0]/a", "::1/a",
+		"[]/a", "[]:5/a", "[:5/a", "[::1/a", "[::1]x/a", "[::1]:/a", "[::g]/a", "[fe80::1%eth0]/a", "::1/a",
 		"A", "h.example/A", "h.example/a/B", "a..b", "a._b", "a___b", "a-", "a-_b", "_a", ".a", "a/.b",
 		"a/../b", "h.example/a/../b", "a%2e", "a?b", "a#b", "a\\b",
 		"a:", "a:-t", "a:.t", "a:t/", "a:t:u", "a:t t", "a:t%",
