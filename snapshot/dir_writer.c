@@ -1,0 +1,487 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Files of a layer as files of a directory tree. Used by one layer's writer on its thread; owns the ring and the
+ * file that is being written.
+ *
+ * A small file costs openat, write, futimens and close: creating with the final mode saves fchmod unless the umask or a
+ * set-id bit is in the way, and files of our own user need no fchown. The order is data, owner, mode, extended
+ * attributes, times, because a write and a chown clear set-id bits and capabilities.
+ */
+#include "snapshot/dir_writer.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/magic.h>
+#include <string.h>
+#include <sys/sysmacros.h>
+#include <sys/vfs.h>
+#include <sys/xattr.h>
+
+#include "engine/base/error.h"
+#include "engine/base/ring.h"
+
+/* From here on a file's size is announced to the file system and its data goes through the ring. */
+#define BULK_BYTES (1u << 20)
+#define BULK_WRITES 8u
+/* Chunks that may stay with us while the caller waits for the next one. */
+#define HELD_CHUNKS 1u
+#define COPY_BYTES (128u << 10)
+/* What the kernel's device numbers hold; beyond, they would be cut, 4096:0 to 0:0 for one. */
+#define MAJOR_MAX 0xfffu
+#define MINOR_MAX 0xfffffu
+
+struct dir_writer {
+	struct tree *tree;
+	struct ring *ring; /* NULL: plain writes */
+	bool used_uring;
+	bool preallocate;
+	int fd; /* the file at work, or -1 */
+	bool bulk;
+	uint64_t end; /* the highest byte written so far */
+	struct chunk *held[BULK_WRITES];
+	unsigned held_count;
+	int failed; /* errno of the first write through the ring that failed */
+};
+
+int dir_writer_new(struct tree *tree, enum cpull_io io, struct dir_writer **out, struct cpull_error *err)
+{
+	struct dir_writer *writer = calloc(1, sizeof(*writer));
+	struct statfs fs;
+
+	if (!writer)
+		return error_nomem(err);
+	writer->tree = tree;
+	writer->fd = -1;
+	/* tmpfs clears preallocated pages before they are written over */
+	writer->preallocate = fstatfs(tree->root.fd, &fs) == 0 && fs.f_type != TMPFS_MAGIC;
+	if (io == CPULL_IO_URING) {
+		int rc = ring_new(io, BULK_WRITES, &writer->ring, err);
+
+		if (rc) {
+			free(writer);
+			return rc;
+		}
+	}
+	*out = writer;
+	return 0;
+}
+
+void dir_writer_free(struct dir_writer *writer)
+{
+	if (!writer)
+		return;
+	/* waits until the kernel has let go of every chunk */
+	ring_free(writer->ring);
+	for (unsigned i = 0; i < BULK_WRITES; i++)
+		chunk_put(writer->held[i]);
+	if (writer->fd >= 0)
+		close(writer->fd);
+	free(writer);
+}
+
+bool dir_writer_is_open(const struct dir_writer *writer)
+{
+	return writer->fd >= 0;
+}
+
+bool dir_writer_used_uring(const struct dir_writer *writer)
+{
+	return writer->used_uring;
+}
+
+/* ---- bulk data ---- */
+
+/* Takes completions until at most `most` writes are under way. */
+static int wait_writes(struct dir_writer *writer, unsigned most, struct cpull_error *err)
+{
+	struct ring_event events[BULK_WRITES];
+
+	while (writer->held_count > most) {
+		int n = ring_wait(writer->ring, -1, events, BULK_WRITES);
+
+		if (n < 0)
+			return error_set(err, n, "waiting for writes: io_uring failed");
+		for (int i = 0; i < n; i++) {
+			if (events[i].op != RING_WRITE)
+				continue;
+			if (events[i].result < 0 && !writer->failed)
+				writer->failed = -events[i].result;
+			assert(events[i].token < BULK_WRITES && writer->held[events[i].token]);
+			chunk_put(writer->held[events[i].token]);
+			writer->held[events[i].token] = NULL;
+			writer->held_count--;
+		}
+	}
+	if (writer->failed)
+		return error_sys(err, CPULL_ERR_STORAGE, writer->failed, "writing its data");
+	return 0;
+}
+
+static int write_ring(struct dir_writer *writer, struct chunk *chunk, const struct tar_data *data,
+		      struct cpull_error *err)
+{
+	unsigned slot = 0;
+	int rc = wait_writes(writer, BULK_WRITES - 1, err);
+
+	if (rc)
+		return rc;
+	while (writer->held[slot])
+		slot++;
+	rc = ring_write(writer->ring, writer->fd, data->data, data->len, data->offset, slot);
+	if (rc)
+		return error_set(err, rc, "writing its data: io_uring takes no more");
+	chunk_ref(chunk);
+	writer->held[slot] = chunk;
+	writer->held_count++;
+	writer->used_uring |= ring_is_uring(writer->ring);
+
+	/* hand it to the kernel now; what is done already is taken along */
+	struct ring_event event;
+	int n = ring_wait(writer->ring, 0, &event, 1);
+
+	if (n > 0 && event.op == RING_WRITE) {
+		if (event.result < 0 && !writer->failed)
+			writer->failed = -event.result;
+		chunk_put(writer->held[event.token]);
+		writer->held[event.token] = NULL;
+		writer->held_count--;
+	}
+	return n < 0 ? error_set(err, n, "submitting a write: io_uring failed") : 0;
+}
+
+static int write_plain(int fd, const uint8_t *data, size_t len, uint64_t offset, struct cpull_error *err)
+{
+	while (len) {
+		ssize_t n = pwrite(fd, data, len, (off_t)offset);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			return error_sys(err, CPULL_ERR_STORAGE, n ? errno : EIO, "writing its data");
+		data += n;
+		len -= (size_t)n;
+		offset += (uint64_t)n;
+	}
+	return 0;
+}
+
+int dir_writer_data(struct dir_writer *writer, struct chunk *chunk, const struct tar_data *data,
+		    struct cpull_error *err)
+{
+	writer->end = MAX(writer->end, data->offset + data->len);
+	if (writer->bulk && writer->ring)
+		return write_ring(writer, chunk, data, err);
+	return write_plain(writer->fd, data->data, data->len, data->offset, err);
+}
+
+int dir_writer_yield(struct dir_writer *writer, struct cpull_error *err)
+{
+	return writer->held_count > HELD_CHUNKS ? wait_writes(writer, HELD_CHUNKS, err) : 0;
+}
+
+/* ---- regular files ---- */
+
+static int preallocate(const struct dir_writer *writer, uint64_t size, struct cpull_error *err)
+{
+	int rc;
+
+	do
+		rc = fallocate(writer->fd, FALLOC_FL_KEEP_SIZE, 0, (off_t)size);
+	while (rc && errno == EINTR);
+	/* only a lack of room matters; writing says what else is wrong */
+	if (rc && (errno == ENOSPC || errno == EDQUOT))
+		return error_sys(err, CPULL_ERR_STORAGE, errno, "reserving %llu bytes for its data",
+				 (unsigned long long)size);
+	return 0;
+}
+
+int dir_writer_open(struct dir_writer *writer, struct tree_place at, const char *name,
+		    const struct tar_entry *entry, struct cpull_error *err)
+{
+	assert(writer->fd < 0);
+	writer->fd = openat(at.fd, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC | O_NOCTTY,
+			    entry->mode & 0777);
+	if (writer->fd < 0)
+		return errno == EEXIST ? 1 : error_sys(err, CPULL_ERR_STORAGE, errno, "creating a file");
+	writer->end = 0;
+	writer->bulk = !entry->sparse && entry->size >= BULK_BYTES;
+	return writer->bulk && writer->preallocate ? preallocate(writer, entry->size, err) : 0;
+}
+
+/* Does the mode of a file that was created with `mode` need another call? */
+static bool mode_differs(const struct dir_writer *writer, uint32_t mode)
+{
+	/* a chown takes set-id bits only, and those are never there at creation */
+	return (mode & 07000) || (mode & writer->tree->umask & 0777);
+}
+
+static int set_attributes(struct dir_writer *writer, const struct tar_entry *entry, struct cpull_error *err)
+{
+	const struct timespec times[2] = {entry->mtime, entry->mtime};
+	const struct attributes_file file = {.fd = writer->fd, .type = S_IFREG};
+	bool chown = entry->uid != writer->tree->uid || entry->gid != writer->tree->gid;
+
+	if (chown && fchown(writer->fd, entry->uid, entry->gid))
+		return error_sys(err, CPULL_ERR_STORAGE, errno, "setting the owner to %u:%u", entry->uid, entry->gid);
+	if (mode_differs(writer, entry->mode) && fchmod(writer->fd, entry->mode))
+		return error_sys(err, CPULL_ERR_STORAGE, errno, "setting the mode to %04o", entry->mode);
+
+	int rc = attributes_set(&file, entry->xattrs, entry->xattr_count, ATTRIBUTES_ALL, &writer->tree->notes, err);
+
+	if (rc)
+		return rc;
+	if (futimens(writer->fd, times))
+		return error_sys(err, CPULL_ERR_STORAGE, errno, "setting the time");
+	return 0;
+}
+
+int dir_writer_close(struct dir_writer *writer, const struct tar_entry *entry, struct cpull_error *err)
+{
+	int rc = writer->ring ? wait_writes(writer, 0, err) : 0;
+
+	/* a hole at the end */
+	if (!rc && writer->end < entry->size && ftruncate(writer->fd, (off_t)entry->size))
+		rc = error_sys(err, CPULL_ERR_STORAGE, errno, "setting its size to %llu",
+			       (unsigned long long)entry->size);
+	if (!rc)
+		rc = set_attributes(writer, entry, err);
+	if (rc)
+		return rc; /* the descriptor is closed with the writer: writes may still use it */
+	if (close(steal_fd(&writer->fd)) && errno != EINTR)
+		return error_sys(err, CPULL_ERR_STORAGE, errno, "closing it");
+	return 0;
+}
+
+/* ---- the others ---- */
+
+static int set_times(struct tree_place at, const char *name, struct timespec mtime, struct cpull_error *err)
+{
+	const struct timespec times[2] = {mtime, mtime};
+
+	if (utimensat(at.fd, name, times, AT_SYMLINK_NOFOLLOW))
+		return error_sys(err, CPULL_ERR_STORAGE, errno, "setting the time");
+	return 0;
+}
+
+static int set_owner(struct dir_writer *writer, struct tree_place at, const char *name, uid_t uid, gid_t gid,
+		     struct cpull_error *err)
+{
+	if (uid == writer->tree->uid && gid == writer->tree->gid)
+		return 0;
+	if (fchownat(at.fd, name, uid, gid, AT_SYMLINK_NOFOLLOW))
+		return error_sys(err, CPULL_ERR_STORAGE, errno, "setting the owner to %u:%u", uid, gid);
+	return 0;
+}
+
+static int set_mode(struct tree_place at, const char *name, uint32_t mode, struct cpull_error *err)
+{
+	/* never called for symlinks; without /proc glibc cannot do it the safe way on older kernels */
+	if (fchmodat(at.fd, name, mode, AT_SYMLINK_NOFOLLOW) == 0)
+		return 0;
+	if (errno == EOPNOTSUPP && fchmodat(at.fd, name, mode, 0) == 0)
+		return 0;
+	return error_sys(err, CPULL_ERR_STORAGE, errno, "setting the mode to %04o", mode);
+}
+
+static int finish_node(struct dir_writer *writer, struct tree_place at, const char *name, mode_t type,
+		       const struct tar_entry *entry, struct cpull_error *err)
+{
+	const struct attributes_file file = {.fd = -1, .dirfd = at.fd, .name = name, .type = type};
+	int rc = set_owner(writer, at, name, entry->uid, entry->gid, err);
+
+	if (!rc && !S_ISLNK(type) && mode_differs(writer, entry->mode))
+		rc = set_mode(at, name, entry->mode, err);
+	if (!rc)
+		rc = attributes_set(&file, entry->xattrs, entry->xattr_count, ATTRIBUTES_ALL, &writer->tree->notes,
+				    err);
+	return rc ? rc : set_times(at, name, entry->mtime, err);
+}
+
+int dir_writer_symlink(struct dir_writer *writer, struct tree_place at, const char *name,
+		       const struct tar_entry *entry, struct cpull_error *err)
+{
+	if (!*entry->link)
+		return error_set(err, CPULL_ERR_TAR, "a symlink without a target");
+	if (symlinkat(entry->link, at.fd, name)) {
+		if (errno == EEXIST)
+			return 1;
+		return error_sys(err, errno == ENAMETOOLONG ? CPULL_ERR_LIMIT : CPULL_ERR_STORAGE, errno,
+				 "making a symlink");
+	}
+	return finish_node(writer, at, name, S_IFLNK, entry, err);
+}
+
+static int make_node(struct tree_place at, const char *name, mode_t type, uint32_t mode, dev_t dev,
+		     struct cpull_error *err)
+{
+	if (mknodat(at.fd, name, type | (mode & 0777), dev) == 0)
+		return 0;
+	if (errno == EEXIST)
+		return 1;
+	return error_sys(err, CPULL_ERR_STORAGE, errno, "making a device node or fifo (devices need CAP_MKNOD in the "
+			 "initial user namespace)");
+}
+
+int dir_writer_node(struct dir_writer *writer, struct tree_place at, const char *name,
+		    const struct tar_entry *entry, struct cpull_error *err)
+{
+	mode_t type = entry->type == TAR_CHAR ? S_IFCHR : entry->type == TAR_BLOCK ? S_IFBLK : S_IFIFO;
+	dev_t dev = 0;
+
+	if (type != S_IFIFO) {
+		if (entry->dev_major > MAJOR_MAX || entry->dev_minor > MINOR_MAX)
+			return error_set(err, CPULL_ERR_TAR, "device number %u:%u is out of range", entry->dev_major,
+					 entry->dev_minor);
+		dev = makedev(entry->dev_major, entry->dev_minor);
+	}
+	if (type == S_IFCHR && dev == 0)
+		return error_set(err, CPULL_ERR_WHITEOUT, "a character device 0:0, which an overlay would take for a "
+				 "whiteout");
+
+	int rc = make_node(at, name, type, entry->mode, dev, err);
+
+	return rc ? rc : finish_node(writer, at, name, type, entry, err);
+}
+
+/* ---- links and copies ---- */
+
+int dir_writer_link(struct dir_writer *writer, struct tree_place from, const char *from_name, const struct stat *st,
+		    struct tree_place at, const char *name, struct cpull_error *err)
+{
+	if (linkat(from.fd, from_name, at.fd, name, 0) == 0)
+		return 0;
+	if (errno == EEXIST)
+		return 1;
+	/* EPERM: fs.protected_hardlinks and no CAP_FOWNER */
+	if (errno == EMLINK || errno == EPERM) {
+		log_debug(writer->tree->notes.log, "a hard link becomes a copy: %s",
+			  errno == EMLINK ? "too many links to one file" : "the kernel does not permit it");
+		return dir_writer_copy(writer, from.fd, from_name, st, at, name, err);
+	}
+	return error_sys(err, CPULL_ERR_STORAGE, errno, "making a hard link");
+}
+
+/* Data only, holes not kept. */
+static int copy_data(int from, int to, struct cpull_error *err)
+{
+	CLEANUP_FREE uint8_t *block = malloc(COPY_BYTES);
+	uint64_t offset = 0;
+
+	if (!block)
+		return error_nomem(err);
+	for (;;) {
+		ssize_t n = read(from, block, COPY_BYTES);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return error_sys(err, CPULL_ERR_STORAGE, errno, "reading the file it is a copy of");
+		if (n == 0)
+			return 0;
+
+		int rc = write_plain(to, block, (size_t)n, offset, err);
+
+		if (rc)
+			return rc;
+		offset += (uint64_t)n;
+	}
+}
+
+static int copy_file(struct dir_writer *writer, int from_fd, const char *from_name, const struct stat *st,
+		     struct tree_place at, const char *name, struct cpull_error *err)
+{
+	CLEANUP_FD int from = openat(from_fd, from_name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC | O_NOCTTY);
+
+	if (from < 0)
+		return error_sys(err, CPULL_ERR_STORAGE, errno, "opening the file it is a copy of");
+
+	CLEANUP_FD int to = openat(at.fd, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+
+	if (to < 0)
+		return errno == EEXIST ? 1 : error_sys(err, CPULL_ERR_STORAGE, errno, "creating a file");
+
+	const struct attributes_file file = {.fd = to, .type = S_IFREG};
+	int rc = copy_data(from, to, err);
+
+	if (!rc)
+		rc = attributes_set_stat(to, st->st_uid, st->st_gid, st->st_mode & 07777, st->st_mtim, err);
+	return rc ? rc : attributes_copy(from, &file, &writer->tree->notes, err);
+}
+
+static int copy_link(int from_fd, const char *from_name, struct tree_place at, const char *name,
+		     struct cpull_error *err)
+{
+	char target[LIMIT_PATH_BYTES];
+	ssize_t n = readlinkat(from_fd, from_name, target, sizeof(target) - 1);
+
+	if (n < 0)
+		return error_sys(err, CPULL_ERR_STORAGE, errno, "reading the symlink it is a copy of");
+	target[n] = 0;
+	if (symlinkat(target, at.fd, name) == 0)
+		return 0;
+	return errno == EEXIST ? 1 : error_sys(err, CPULL_ERR_STORAGE, errno, "making a symlink");
+}
+
+int dir_writer_copy(struct dir_writer *writer, int from_fd, const char *from_name, const struct stat *st,
+		    struct tree_place at, const char *name, struct cpull_error *err)
+{
+	mode_t type = st->st_mode & S_IFMT;
+	int rc;
+
+	if (type == S_IFREG)
+		return copy_file(writer, from_fd, from_name, st, at, name, err);
+	rc = type == S_IFLNK ? copy_link(from_fd, from_name, at, name, err)
+			     : make_node(at, name, type, st->st_mode, st->st_rdev, err);
+	if (rc)
+		return rc;
+
+	CLEANUP_FD int from = openat(from_fd, from_name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+	const struct attributes_file file = {.fd = -1, .dirfd = at.fd, .name = name, .type = type};
+
+	if (from < 0)
+		return error_sys(err, CPULL_ERR_STORAGE, errno, "opening the file it is a copy of");
+	rc = set_owner(writer, at, name, st->st_uid, st->st_gid, err);
+	if (!rc && type != S_IFLNK)
+		rc = set_mode(at, name, st->st_mode & 07777, err);
+	if (!rc)
+		rc = attributes_copy(from, &file, &writer->tree->notes, err);
+	return rc ? rc : set_times(at, name, st->st_mtim, err);
+}
+
+/* A change of owner takes the capabilities of a file that has some: they are put back. */
+static int chown_existing(struct tree_place at, const char *name, const struct stat *st,
+			  const struct tar_entry *entry, struct cpull_error *err)
+{
+	static const char capability[] = "security.capability";
+	char path[64 + LIMIT_NAME_BYTES];
+	uint8_t value[32];
+
+	snprintf(path, sizeof(path), "/proc/self/fd/%d/%s", at.fd, name);
+
+	ssize_t n = S_ISREG(st->st_mode) ? lgetxattr(path, capability, value, sizeof(value)) : -1;
+
+	if (fchownat(at.fd, name, entry->uid, entry->gid, AT_SYMLINK_NOFOLLOW))
+		return error_sys(err, CPULL_ERR_STORAGE, errno, "setting the owner to %u:%u", entry->uid, entry->gid);
+	if (n > 0 && lsetxattr(path, capability, value, (size_t)n, 0))
+		return error_sys(err, CPULL_ERR_XATTR, errno, "setting %s again", capability);
+	return 0;
+}
+
+int dir_writer_restat(struct dir_writer *writer, struct tree_place at, const char *name, const struct stat *st,
+		      const struct tar_entry *entry, struct cpull_error *err)
+{
+	bool chown = st->st_uid != entry->uid || st->st_gid != entry->gid;
+	bool chmod = !S_ISLNK(st->st_mode) && ((st->st_mode & 07777) != entry->mode || (chown && entry->mode & 06000));
+	int rc = 0;
+
+	(void)writer;
+	/* mode before capability: chmod does not take it */
+	if (chown)
+		rc = chown_existing(at, name, st, entry, err);
+	if (!rc && chmod)
+		rc = set_mode(at, name, entry->mode, err);
+	if (!rc && (st->st_mtim.tv_sec != entry->mtime.tv_sec || st->st_mtim.tv_nsec != entry->mtime.tv_nsec))
+		rc = set_times(at, name, entry->mtime, err);
+	return rc;
+}

@@ -1,0 +1,355 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * One layer's tar bytes to one layer's directory: drives the tar reader, says what each entry means (layers
+ * specification, section 3 and 5), and leaves the directories to tree.c, whiteouts to whiteout.c, files to dir_writer.c.
+ * Used by a layer's write stage on its thread; owns all of these.
+ */
+#include "snapshot/layer_writer.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+
+#include "engine/base/error.h"
+#include "snapshot/loose_ends.h"
+#include "snapshot/whiteout.h"
+
+/* Where a hard link waits while what it replaces is removed. */
+#define LINK_NAME ".wh..wh.link"
+
+struct layer_writer {
+	struct log *log;
+	struct tar *tar;
+	struct tree *tree;
+	struct dir_writer *files;
+	struct loose_ends loose;
+	uint64_t max_entries;
+	struct layer_writer_stats stats;
+	struct entry_path path; /* of the entry at work, and of a hard link's target */
+	struct entry_path target;
+	bool ended; /* the archive's end mark was there */
+	bool finished;
+};
+
+int layer_writer_new(const struct layer_writer_options *options, struct layer_writer **out, struct cpull_error *err)
+{
+	struct layer_writer *writer = calloc(1, sizeof(*writer));
+
+	if (!writer)
+		return error_nomem(err);
+	writer->log = options->log;
+	writer->max_entries = options->max_entries ? options->max_entries : LIMIT_LAYER_ENTRIES;
+
+	int rc = tar_new(&writer->tar, err);
+
+	if (!rc)
+		rc = tree_new(options->dirfd, options->log, &writer->tree, err);
+	if (!rc)
+		rc = dir_writer_new(writer->tree, options->io, &writer->files, err);
+	if (rc) {
+		layer_writer_free(writer);
+		return rc;
+	}
+	*out = writer;
+	return 0;
+}
+
+void layer_writer_free(struct layer_writer *writer)
+{
+	if (!writer)
+		return;
+	dir_writer_free(writer->files);
+	tree_free(writer->tree);
+	tar_free(writer->tar);
+	loose_ends_free(&writer->loose);
+	free(writer);
+}
+
+/* ---- entries ---- */
+
+static int add_dir(struct layer_writer *writer, struct tree_place at, const char *name,
+		   const struct tar_entry *entry, struct cpull_error *err)
+{
+	struct tree *tree = writer->tree;
+	uint32_t dir;
+	struct stat st;
+	int rc = tree_mkdir(tree, at, name, &dir, err);
+
+	if (rc == 1) {
+		if (fstatat(at.fd, name, &st, AT_SYMLINK_NOFOLLOW))
+			return error_sys(err, CPULL_ERR_STORAGE, errno, "looking at what is there already");
+		dir = S_ISDIR(st.st_mode) ? tree_find(tree, st.st_ino) : TREE_NONE;
+		rc = 0;
+		if (dir == TREE_NONE) {
+			rc = tree_clear(tree, at, name, err);
+			if (!rc)
+				rc = tree_mkdir(tree, at, name, &dir, err);
+		}
+	}
+	if (rc == 1)
+		return error_set(err, CPULL_ERR_STORAGE, "something else writes in the store");
+	return rc ? rc : tree_describe(tree, dir, entry, err);
+}
+
+static int create(struct layer_writer *writer, struct tree_place at, const char *name,
+		  const struct tar_entry *entry, struct cpull_error *err)
+{
+	switch (entry->type) {
+	case TAR_FILE:
+		return dir_writer_open(writer->files, at, name, entry, err);
+	case TAR_SYMLINK:
+		return dir_writer_symlink(writer->files, at, name, entry, err);
+	default:
+		return dir_writer_node(writer->files, at, name, entry, err);
+	}
+}
+
+static int add_file(struct layer_writer *writer, struct tree_place at, const char *name,
+		    const struct tar_entry *entry, struct cpull_error *err)
+{
+	int rc = create(writer, at, name, entry, err);
+
+	if (rc != 1)
+		return rc;
+	/* never written in place: the name may be a hard link, or a symlink to anywhere */
+	rc = tree_clear(writer->tree, at, name, err);
+	if (!rc)
+		rc = create(writer, at, name, entry, err);
+	return rc == 1 ? error_set(err, CPULL_ERR_STORAGE, "something else writes in the store") : rc;
+}
+
+/* The name is taken. What has it goes last, for the target may be below it. */
+static int link_over(struct layer_writer *writer, struct tree_place from, const char *from_name,
+		     const struct stat *st, struct tree_place at, const char *name, struct cpull_error *err)
+{
+	const struct tree_place root = {.fd = writer->tree->root.fd, .dir = TREE_ROOT};
+	struct stat old;
+
+	if (fstatat(at.fd, name, &old, AT_SYMLINK_NOFOLLOW))
+		return error_sys(err, CPULL_ERR_STORAGE, errno, "looking at what is there already");
+	if (old.st_ino == st->st_ino)
+		return 0;
+
+	int rc = dir_writer_link(writer->files, from, from_name, st, root, LINK_NAME, err);
+
+	if (!rc)
+		rc = tree_clear(writer->tree, at, name, err);
+	if (!rc && renameat(root.fd, LINK_NAME, at.fd, name))
+		rc = error_sys(err, CPULL_ERR_STORAGE, errno, "putting a hard link into place");
+	return rc == 1 ? error_set(err, CPULL_ERR_STORAGE, "something else writes in the store") : rc;
+}
+
+/* The target is not in this layer: a lower one may have it. */
+static int add_loose_link(struct layer_writer *writer, struct tree_place at, const char *name, const char *target,
+			  const struct tar_entry *entry, struct cpull_error *err)
+{
+	int rc = tree_clear(writer->tree, at, name, err);
+
+	return rc ? rc : loose_ends_add(&writer->loose, writer->tree, at, name, target, entry, err);
+}
+
+static int clean_target(struct layer_writer *writer, const struct tar_entry *entry, struct cpull_error *err)
+{
+	enum entry_kind kind;
+	int rc = entry_path_clean(entry->link, &writer->target, err);
+
+	if (!rc)
+		rc = entry_path_kind(&writer->target, &kind, err);
+	if (rc)
+		return err ? error_wrap(err, "target of a hard link") : rc;
+	if (!writer->target.len)
+		return error_set(err, CPULL_ERR_TAR, "a hard link to the root directory");
+	if (kind != ENTRY_PLAIN && kind != ENTRY_LINKED)
+		return error_set(err, CPULL_ERR_TAR, "a hard link to a whiteout marker");
+	return 0;
+}
+
+static int add_link(struct layer_writer *writer, struct tree_place at, const char *name,
+		    const struct tar_entry *entry, struct cpull_error *err)
+{
+	const struct entry_path *target = &writer->target;
+	const char *target_name;
+	struct tree_place from;
+	struct stat st;
+	int rc = clean_target(writer, entry, err);
+
+	if (rc)
+		return rc;
+	target_name = entry_path_name(target);
+	rc = tree_lookup(writer->tree, target->text, target->parent_len, &from, err);
+	if (rc < 0)
+		return rc;
+	if (rc == 1)
+		return add_loose_link(writer, at, name, target->text, entry, err);
+	if (fstatat(from.fd, target_name, &st, AT_SYMLINK_NOFOLLOW) || whiteout_is(from.fd, target_name, &st)) {
+		const char *below = loose_ends_target(&writer->loose, writer->tree, from.dir, target_name);
+
+		return add_loose_link(writer, at, name, below ? below : target->text, entry, err);
+	}
+	if (S_ISDIR(st.st_mode))
+		return error_set(err, CPULL_ERR_TAR, "a hard link to a directory");
+
+	rc = dir_writer_link(writer->files, from, target_name, &st, at, name, err);
+	if (rc == 1)
+		rc = link_over(writer, from, target_name, &st, at, name, err);
+	return rc ? rc : dir_writer_restat(writer->files, at, name, &st, entry, err);
+}
+
+static int add_marker(struct layer_writer *writer, enum entry_kind kind, struct tree_place at,
+		      const struct tar_entry *entry, struct cpull_error *err)
+{
+	/* AUFS itself made its markers hard links */
+	if (entry->type != TAR_FILE && entry->type != TAR_HARDLINK)
+		return error_set(err, CPULL_ERR_WHITEOUT, "a whiteout marker that is not a regular file");
+	if (kind == ENTRY_OPAQUE)
+		return whiteout_opaque(writer->tree, at.dir, 0, err);
+	return whiteout_make(writer->tree, at, entry_path_hidden(&writer->path), err);
+}
+
+static int add_root(struct layer_writer *writer, const struct tar_entry *entry, struct cpull_error *err)
+{
+	if (entry->type != TAR_DIR)
+		return error_set(err, CPULL_ERR_ESCAPE, "the layer's root is to be replaced by something that is no "
+				 "directory");
+	return tree_describe(writer->tree, TREE_ROOT, entry, err);
+}
+
+static int apply(struct layer_writer *writer, const struct tar_entry *entry, struct cpull_error *err)
+{
+	const struct entry_path *path = &writer->path;
+	const char *name = entry_path_name(path);
+	enum entry_kind kind = ENTRY_PLAIN;
+	struct tree_place at;
+	int rc = entry_path_clean(entry->path, &writer->path, err);
+
+	if (rc)
+		return rc;
+	if (entry->uid == UINT32_MAX || entry->gid == UINT32_MAX)
+		return error_set(err, CPULL_ERR_TAR, "owner %u:%u is no owner", entry->uid, entry->gid);
+	writer->tree->now = entry->mtime;
+	if (!path->len)
+		return add_root(writer, entry, err);
+	rc = entry_path_kind(path, &kind, err);
+	if (rc)
+		return rc;
+	if (kind == ENTRY_METADATA)
+		return 0;
+	writer->tree->wanted = kind == ENTRY_PLAIN || kind == ENTRY_LINKED;
+	name = entry_path_name(path);
+	rc = tree_parent(writer->tree, path->text, path->parent_len, &at, err);
+	if (rc)
+		return rc;
+	if (kind == ENTRY_WHITEOUT || kind == ENTRY_OPAQUE)
+		return add_marker(writer, kind, at, entry, err);
+	switch (entry->type) {
+	case TAR_DIR:
+		return add_dir(writer, at, name, entry, err);
+	case TAR_HARDLINK:
+		return add_link(writer, at, name, entry, err);
+	default:
+		return add_file(writer, at, name, entry, err);
+	}
+}
+
+/* ---- the stream ---- */
+
+static int wrap_entry(const struct layer_writer *writer, int rc, struct cpull_error *err)
+{
+	const struct tar_entry *entry = tar_entry(writer->tar);
+	char quoted[512];
+
+	if (rc && err)
+		error_wrap(err, "entry \"%s\"", error_quote(entry->path, strlen(entry->path), quoted, sizeof(quoted)));
+	return rc;
+}
+
+static int on_entry(struct layer_writer *writer, struct cpull_error *err)
+{
+	if (writer->stats.entries == writer->max_entries)
+		return error_set(err, CPULL_ERR_LIMIT, "more than %llu entries in a layer",
+				 (unsigned long long)writer->max_entries);
+	writer->stats.entries++;
+	return wrap_entry(writer, apply(writer, tar_entry(writer->tar), err), err);
+}
+
+static int on_data(struct layer_writer *writer, struct chunk *chunk, const struct tar_data *data,
+		   struct cpull_error *err)
+{
+	/* the content of a marker does not matter */
+	if (!dir_writer_is_open(writer->files))
+		return 0;
+	writer->stats.file_bytes += data->len;
+	return wrap_entry(writer, dir_writer_data(writer->files, chunk, data, err), err);
+}
+
+static int on_end(struct layer_writer *writer, struct cpull_error *err)
+{
+	if (!dir_writer_is_open(writer->files))
+		return 0;
+	return wrap_entry(writer, dir_writer_close(writer->files, tar_entry(writer->tar), err), err);
+}
+
+int layer_writer_feed(struct layer_writer *writer, struct chunk *chunk, struct cpull_error *err)
+{
+	struct tar_input in = {.data = chunk->data, .len = chunk->len};
+	struct tar_data data;
+	int rc = 0;
+
+	assert(!writer->finished);
+	while (!writer->ended && !rc) {
+		int event = tar_next(writer->tar, &in, &data, err);
+
+		if (event < 0)
+			return event;
+		switch ((enum tar_event)event) {
+		case TAR_MORE:
+			return dir_writer_yield(writer->files, err);
+		case TAR_ENTRY:
+			rc = on_entry(writer, err);
+			break;
+		case TAR_DATA:
+			rc = on_data(writer, chunk, &data, err);
+			break;
+		case TAR_ENTRY_END:
+			rc = on_end(writer, err);
+			break;
+		case TAR_END:
+			writer->ended = true;
+			break;
+		}
+	}
+	return rc;
+}
+
+int layer_writer_finish(struct layer_writer *writer, struct layer_writer_stats *out, struct cpull_error *err)
+{
+	const struct tree_place root = {.fd = writer->tree->root.fd, .dir = TREE_ROOT};
+	int rc = tar_finish(writer->tar, err);
+
+	if (rc)
+		return rc;
+	writer->finished = true;
+	rc = tree_clear(writer->tree, root, PLNK_DIR, err);
+	if (!rc)
+		rc = whiteout_sweep(writer->tree, err);
+	if (!rc)
+		rc = tree_settle_all(writer->tree, 0, err);
+	if (rc)
+		return rc;
+	writer->stats.uring = dir_writer_used_uring(writer->files);
+	if (out)
+		*out = writer->stats;
+	return 0;
+}
+
+bool layer_writer_has_loose_ends(const struct layer_writer *writer)
+{
+	return loose_ends_exist(&writer->loose, writer->tree);
+}
+
+int layer_writer_tie(struct layer_writer *writer, const int *lower_fds, size_t count, struct cpull_error *err)
+{
+	assert(writer->finished);
+	return loose_ends_tie(&writer->loose, writer->tree, writer->files, lower_fds, count, err);
+}

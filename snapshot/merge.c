@@ -1,0 +1,219 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Merging two directories of one layer that turned out to be the same: a lower layer has a symlink where the first one is
+ * (bin → usr/bin, and the layer brings bin/tool only). Called when loose ends are tied; owns its list of pairs to do.
+ */
+#include "snapshot/merge.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+
+#include "engine/base/error.h"
+#include "snapshot/whiteout.h"
+
+#define FIRST_CAP 16u
+
+struct pair {
+	uint32_t from, to;
+};
+
+struct merge {
+	struct tree *tree;
+	struct pair *pairs; /* those that were met, in order: parents before children */
+	size_t count, cap;
+	int from_fd, to_fd;
+	struct pair now;
+};
+
+static int add_pair(struct merge *merge, uint32_t from, uint32_t to, struct cpull_error *err)
+{
+	if (merge->count == merge->cap) {
+		size_t cap = merge->cap ? merge->cap * 2 : FIRST_CAP;
+		struct pair *grown = realloc(merge->pairs, cap * sizeof(*grown));
+
+		if (!grown)
+			return error_nomem(err);
+		merge->pairs = grown;
+		merge->cap = cap;
+	}
+	merge->pairs[merge->count++] = (struct pair){from, to};
+	return 0;
+}
+
+static int clash(const char *name, struct cpull_error *err)
+{
+	char quoted[256];
+
+	return error_set(err, CPULL_ERR_UNSUPPORTED, "a lower layer has a symlink there, and what it leads to has \"%s\" "
+			 "in this layer too: which one counts is not known any more",
+			 error_quote(name, strlen(name), quoted, sizeof(quoted)));
+}
+
+static bool same_attributes(const struct tree_dir *a, const struct tree_dir *b)
+{
+	return a->mode == b->mode && a->uid == b->uid && a->gid == b->gid && a->acl == b->acl &&
+	       a->mtime_sec == b->mtime_sec && a->mtime_nsec == b->mtime_nsec;
+}
+
+/* Two directories become one: the entry, if one of them has any, says what it is like. */
+static int join_records(struct tree *tree, uint32_t from, uint32_t to, const char *name, struct cpull_error *err)
+{
+	const struct tree_dir *f = &tree->dirs[from];
+	struct tree_dir *t = &tree->dirs[to];
+
+	if (!(f->flags & TREE_IMPLICIT)) {
+		if ((f->flags | t->flags) & TREE_XATTRS)
+			return clash(name, err);
+		if (!(t->flags & TREE_IMPLICIT) && !same_attributes(f, t))
+			return clash(name, err);
+		t->mode = f->mode;
+		t->uid = f->uid;
+		t->gid = f->gid;
+		t->acl = f->acl;
+		t->mtime_sec = f->mtime_sec;
+		t->mtime_nsec = f->mtime_nsec;
+		t->flags &= (uint16_t)~TREE_IMPLICIT;
+	}
+	t->flags |= (uint16_t)(TREE_TOUCHED | (f->flags & (TREE_WHITEOUTS | TREE_WANTED)));
+	if (f->flags & TREE_OPAQUE)
+		return whiteout_opaque(tree, to, f->flags & TREE_RECREATED, err);
+	return 0;
+}
+
+/* The name is in both. */
+static int merge_name(struct merge *merge, const char *name, struct cpull_error *err)
+{
+	struct tree *tree = merge->tree;
+	struct tree_place at = {.fd = merge->from_fd, .dir = merge->now.from};
+	struct tree_place to = {.fd = merge->to_fd, .dir = merge->now.to};
+	struct stat a, b;
+
+	if (fstatat(at.fd, name, &a, AT_SYMLINK_NOFOLLOW) || fstatat(to.fd, name, &b, AT_SYMLINK_NOFOLLOW))
+		return error_sys(err, CPULL_ERR_STORAGE, errno, "merging two directories");
+	if (whiteout_is(at.fd, name, &a)) {
+		/* it hides what lower layers have, not what this one has */
+		int rc = whiteout_make(tree, to, name, err);
+
+		if (!rc && unlinkat(at.fd, name, 0))
+			rc = error_sys(err, CPULL_ERR_STORAGE, errno, "removing a whiteout");
+		return rc;
+	}
+	if (whiteout_is(to.fd, name, &b)) {
+		int rc = tree_clear(tree, to, name, err);
+		uint32_t dir = S_ISDIR(a.st_mode) ? tree_find(tree, a.st_ino) : TREE_NONE;
+
+		return rc || dir == TREE_NONE ? rc : whiteout_opaque(tree, dir, TREE_RECREATED, err);
+	}
+	if (!S_ISDIR(a.st_mode) || !S_ISDIR(b.st_mode))
+		return clash(name, err);
+
+	uint32_t from_dir = tree_find(tree, a.st_ino), to_dir = tree_find(tree, b.st_ino);
+
+	if (from_dir == TREE_NONE || to_dir == TREE_NONE)
+		return error_set(err, CPULL_ERR_STORAGE, "something else writes in the store");
+
+	int rc = join_records(tree, from_dir, to_dir, name, err);
+
+	return rc ? rc : add_pair(merge, from_dir, to_dir, err);
+}
+
+/* 0: it is gone from here, 1: it is a directory to be merged later. */
+static int move_name(struct merge *merge, const char *name, struct cpull_error *err)
+{
+	for (int i = 0; i < 2; i++) {
+		struct stat st;
+
+		if (fstatat(merge->from_fd, name, &st, AT_SYMLINK_NOFOLLOW))
+			return errno == ENOENT ? 0 : error_sys(err, CPULL_ERR_STORAGE, errno, "merging two directories");
+		if (renameat2(merge->from_fd, name, merge->to_fd, name, RENAME_NOREPLACE) == 0) {
+			uint32_t dir = S_ISDIR(st.st_mode) ? tree_find(merge->tree, st.st_ino) : TREE_NONE;
+
+			if (dir != TREE_NONE) {
+				merge->tree->dirs[dir].parent = merge->now.to;
+				merge->tree->dirs[dir].flags |= TREE_TOUCHED;
+			}
+			return 0;
+		}
+		if (errno != EEXIST)
+			return error_sys(err, CPULL_ERR_STORAGE, errno, "moving a file to where a symlink leads");
+
+		size_t before = merge->count;
+		int rc = merge_name(merge, name, err);
+
+		if (rc)
+			return rc;
+		if (merge->count > before)
+			return 1;
+		/* a whiteout made way for it: again; or it was one itself, and is gone */
+	}
+	return 0;
+}
+
+static int merge_pair(struct merge *merge, struct cpull_error *err)
+{
+	DIR *list = fdopendir(merge->from_fd);
+	struct dirent *e;
+	int rc = 0;
+
+	if (!list) {
+		rc = error_sys(err, CPULL_ERR_STORAGE, errno, "reading a directory");
+		close(merge->from_fd);
+		return rc;
+	}
+	while (rc >= 0 && (e = readdir(list)))
+		if (strcmp(e->d_name, ".") && strcmp(e->d_name, ".."))
+			rc = move_name(merge, e->d_name, err);
+	closedir(list);
+	return rc < 0 ? rc : 0;
+}
+
+static int open_pair(struct merge *merge, struct pair pair, struct cpull_error *err)
+{
+	merge->now = pair;
+	merge->from_fd = tree_open(merge->tree, pair.from, O_RDONLY | O_DIRECTORY);
+	if (merge->from_fd < 0)
+		return error_sys(err, CPULL_ERR_STORAGE, -merge->from_fd, "opening a directory");
+	merge->to_fd = tree_open(merge->tree, pair.to, O_PATH | O_DIRECTORY);
+	if (merge->to_fd < 0) {
+		close(merge->from_fd);
+		return error_sys(err, CPULL_ERR_STORAGE, -merge->to_fd, "opening a directory");
+	}
+	return 0;
+}
+
+/* Removes an empty directory whose content went to pair.to. */
+static int retire(struct tree *tree, struct pair pair, struct cpull_error *err)
+{
+	struct tree_dir *from = &tree->dirs[pair.from];
+	CLEANUP_FD int fd = tree_open(tree, from->parent, O_PATH | O_DIRECTORY);
+
+	if (fd < 0 || unlinkat(fd, tree_dir_name(tree, pair.from), AT_REMOVEDIR))
+		return error_sys(err, CPULL_ERR_STORAGE, fd < 0 ? -fd : errno, "removing a directory that was merged");
+	tree->dirs[from->parent].flags |= TREE_TOUCHED;
+	from->flags |= TREE_DEAD | TREE_MOVED;
+	from->parent = pair.to;
+	return 0;
+}
+
+int merge_dirs(struct tree *tree, uint32_t from, uint32_t to, struct cpull_error *err)
+{
+	struct merge merge = {.tree = tree};
+	int rc = join_records(tree, from, to, tree_dir_name(tree, from), err);
+
+	if (!rc)
+		rc = add_pair(&merge, from, to, err);
+	for (size_t i = 0; !rc && i < merge.count; i++) {
+		rc = open_pair(&merge, merge.pairs[i], err);
+		if (rc)
+			break;
+		rc = merge_pair(&merge, err);
+		close(merge.to_fd);
+	}
+	for (size_t i = merge.count; !rc && i-- > 0;)
+		rc = retire(tree, merge.pairs[i], err);
+	free(merge.pairs);
+	tree_forget_paths(tree);
+	return rc;
+}

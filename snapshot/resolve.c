@@ -1,0 +1,257 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Path resolution confined to a root. Called by the layer writer and the overlay code on their threads; owns nothing but
+ * the descriptors it returns.
+ *
+ * Kernel facts: openat2 is there since 5.6; seccomp filters answer ENOSYS or EPERM; RESOLVE_IN_ROOT gives EAGAIN when a
+ * rename anywhere on the machine raced with a "..".
+ */
+#include "snapshot/resolve.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/openat2.h>
+#include <string.h>
+#include <sys/syscall.h>
+
+#define STEP_FLAGS (O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)
+#define EAGAIN_TRIES 16
+/* Text that is still to be walked: a link's target and the rest behind it. */
+#define WALK_TEXT_BYTES (2 * LIMIT_PATH_BYTES)
+/* Component steps of one walk. A path and 40 links have at most as many good ones; "a/../a/../…" through deep
+ * directories would otherwise buy an attacker hours. */
+#define WALK_STEPS 16384u
+
+/* The descriptor, -errno, or -ENOSYS when the caller has to do without. */
+static int open2(struct resolve_root *root, const char *path, int flags, uint64_t resolve)
+{
+	struct open_how how = {.flags = (uint64_t)(flags | O_CLOEXEC),
+			       .resolve = resolve | RESOLVE_NO_MAGICLINKS | RESOLVE_NO_XDEV};
+
+	if (root->no_openat2)
+		return -ENOSYS;
+	for (int i = 0; i < EAGAIN_TRIES; i++) {
+		int fd = (int)syscall(SYS_openat2, root->fd, *path ? path : ".", &how, sizeof(how));
+
+		if (fd >= 0)
+			return fd;
+		if (errno == ENOSYS || errno == EPERM) {
+			root->no_openat2 = true;
+			return -ENOSYS;
+		}
+		if (errno != EAGAIN && errno != EINTR)
+			return -errno;
+	}
+	return -ENOSYS;
+}
+
+struct walk {
+	struct resolve_root *root;
+	int fd;       /* the directory we are in, or -1 when `path` has to be opened first */
+	char path[LIMIT_PATH_BYTES]; /* where that is: no symlink in it */
+	size_t len;
+	char text[2][WALK_TEXT_BYTES]; /* what is left to walk, and room to make the next one */
+	unsigned which;
+	char *rest;
+	unsigned hops;
+	unsigned steps;
+};
+
+static void leave(struct walk *walk, int fd)
+{
+	if (walk->fd >= 0)
+		close(walk->fd);
+	walk->fd = fd;
+}
+
+static int step_limit(struct walk *walk)
+{
+	return ++walk->steps > WALK_STEPS ? -ELOOP : 0;
+}
+
+/* Component by component from the root, no symlink followed. */
+static int open_steps(struct resolve_root *root, const char *path, int flags)
+{
+	char name[LIMIT_NAME_BYTES + 1];
+	int fd = openat(root->fd, ".", *path ? STEP_FLAGS : flags | O_NOFOLLOW | O_CLOEXEC);
+
+	while (fd >= 0 && *path) {
+		size_t len = strcspn(path, "/");
+
+		if (len > LIMIT_NAME_BYTES) {
+			close(fd);
+			return -ENAMETOOLONG;
+		}
+		memcpy(name, path, len);
+		name[len] = 0;
+		path += len + (path[len] == '/');
+
+		int next = openat(fd, name, *path ? STEP_FLAGS : flags | O_NOFOLLOW | O_CLOEXEC);
+		int num = errno;
+
+		close(fd);
+		errno = num;
+		fd = next;
+	}
+	return fd >= 0 ? fd : -errno;
+}
+
+int resolve_plain(struct resolve_root *root, const char *path, int flags)
+{
+	int fd = open2(root, path, flags | O_NOFOLLOW, RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS);
+
+	return fd == -ENOSYS ? open_steps(root, path, flags) : fd;
+}
+
+/* The descriptor of where we are. */
+static int here(struct walk *walk)
+{
+	if (walk->fd < 0)
+		walk->fd = resolve_plain(walk->root, walk->path, STEP_FLAGS);
+	return walk->fd;
+}
+
+static int go_down(struct walk *walk, const char *name, int fd)
+{
+	size_t n = strlen(name);
+
+	if (walk->len + 1 + n >= sizeof(walk->path)) {
+		close(fd);
+		return -ENAMETOOLONG;
+	}
+	if (walk->len)
+		walk->path[walk->len++] = '/';
+	memcpy(walk->path + walk->len, name, n + 1);
+	walk->len += n;
+	leave(walk, fd);
+	return 0;
+}
+
+static void go_up(struct walk *walk)
+{
+	while (walk->len && walk->path[--walk->len] != '/')
+		;
+	walk->path[walk->len] = 0;
+	leave(walk, -1);
+}
+
+/* Puts a link's target in front of the rest. */
+static int follow_link(struct walk *walk, const char *target, size_t n)
+{
+	size_t rest = strlen(walk->rest);
+	char *out = walk->text[!walk->which];
+
+	if (n + 1 + rest >= WALK_TEXT_BYTES)
+		return -ENAMETOOLONG;
+	if (++walk->hops > LIMIT_SYMLINK_HOPS)
+		return -ELOOP;
+	memcpy(out, target, n);
+	out[n] = '/';
+	memcpy(out + n + 1, walk->rest, rest + 1);
+	walk->which = !walk->which;
+	walk->rest = out;
+	if (target[0] == '/') {
+		walk->len = 0;
+		walk->path[0] = 0;
+		leave(walk, -1);
+	}
+	return 0;
+}
+
+static int step(struct walk *walk, const char *name, resolve_missing_fn missing, void *payload)
+{
+	int dirfd = here(walk);
+
+	if (dirfd < 0)
+		return dirfd;
+
+	int fd = openat(dirfd, name, STEP_FLAGS);
+
+	if (fd >= 0)
+		return go_down(walk, name, fd);
+	if (errno != ENOENT && errno != ENOTDIR && errno != ELOOP)
+		return -errno;
+
+	int why = -errno;
+	char target[LIMIT_PATH_BYTES];
+	ssize_t n = readlinkat(dirfd, name, target, sizeof(target));
+
+	if (n > 0)
+		return (size_t)n == sizeof(target) ? -ENAMETOOLONG : follow_link(walk, target, (size_t)n);
+
+	int rc = missing ? missing(payload, dirfd, name) : why;
+
+	if (rc)
+		return rc;
+	fd = openat(dirfd, name, STEP_FLAGS);
+	return fd >= 0 ? go_down(walk, name, fd) : -errno;
+}
+
+/* Takes the next component off the rest into name; false at the end. */
+static int next_component(struct walk *walk, char *name)
+{
+	while (*walk->rest == '/')
+		walk->rest++;
+
+	size_t len = strcspn(walk->rest, "/");
+
+	if (len > LIMIT_NAME_BYTES)
+		return -ENAMETOOLONG;
+	memcpy(name, walk->rest, len);
+	name[len] = 0;
+	walk->rest += len;
+	return len > 0;
+}
+
+static int run(struct walk *walk, resolve_missing_fn missing, void *payload)
+{
+	char name[LIMIT_NAME_BYTES + 1];
+	int rc;
+
+	while ((rc = next_component(walk, name)) > 0) {
+		rc = step_limit(walk);
+		if (rc)
+			return rc;
+		if (strcmp(name, ".") == 0)
+			continue;
+		if (strcmp(name, "..") == 0) {
+			go_up(walk);
+			continue;
+		}
+		rc = step(walk, name, missing, payload);
+		if (rc)
+			return rc;
+	}
+	return rc < 0 ? rc : here(walk);
+}
+
+int resolve_walk(struct resolve_root *root, const char *path, resolve_missing_fn missing, void *payload)
+{
+	/* on the heap: 20 KB are much for an embedder's thread */
+	CLEANUP_FREE struct walk *walk = malloc(sizeof(*walk));
+	size_t len = strlen(path);
+
+	if (!walk)
+		return -ENOMEM;
+	walk->root = root;
+	walk->fd = -1;
+	walk->path[0] = 0;
+	walk->len = walk->which = walk->hops = walk->steps = 0;
+	walk->rest = walk->text[0];
+	if (len >= WALK_TEXT_BYTES)
+		return -ENAMETOOLONG;
+	memcpy(walk->text[0], path, len + 1);
+
+	int rc = run(walk, missing, payload);
+
+	if (rc < 0)
+		leave(walk, -1);
+	return rc;
+}
+
+int resolve_dir(struct resolve_root *root, const char *path)
+{
+	int fd = open2(root, path, O_PATH | O_DIRECTORY, RESOLVE_IN_ROOT);
+
+	return fd == -ENOSYS ? resolve_walk(root, path, NULL, NULL) : fd;
+}

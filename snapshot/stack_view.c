@@ -1,0 +1,321 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Merged lookups in lower layers, for tying a layer's loose ends. Used by one thread; owns the levels of the directory it
+ * looked at last, so that neighbours are found without starting at the root.
+ *
+ * overlayfs's rules: a name is looked up from the top; a whiteout ends the search, so does anything that is no
+ * directory; directories of the same name merge until one is opaque.
+ */
+#include "snapshot/stack_view.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+
+#include "snapshot/whiteout.h"
+
+#define FIRST_CAP 16u
+#define TEXT_BYTES (2 * LIMIT_PATH_BYTES)
+
+static void layers_add(struct stack_level *level, size_t i)
+{
+	level->layers[i / 64] |= 1ull << (i % 64);
+}
+
+static bool layers_have(const struct stack_level *level, size_t i)
+{
+	return level->layers[i / 64] >> (i % 64) & 1;
+}
+
+static bool opaque_at(int dirfd, const char *path)
+{
+	CLEANUP_FD int fd = openat(dirfd, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+
+	return fd >= 0 && whiteout_is_opaque(fd);
+}
+
+int stack_view_init(struct stack_view *view, const int *fds, size_t count)
+{
+	*view = (struct stack_view){.fds = fds, .count = count, .cap = FIRST_CAP, .depth = 1};
+	if (count > LIMIT_LAYERS)
+		return CPULL_ERR_LIMIT;
+	view->levels = calloc(view->cap, sizeof(*view->levels));
+	if (!view->levels)
+		return CPULL_ERR_NOMEM;
+	for (size_t i = 0; i < count; i++) {
+		layers_add(&view->levels[0], i);
+		if (opaque_at(fds[i], "."))
+			break;
+	}
+	return 0;
+}
+
+void stack_view_free(struct stack_view *view)
+{
+	free(view->levels);
+	*view = (struct stack_view){0};
+}
+
+static int push(struct stack_view *view, const struct stack_level *level)
+{
+	if (view->depth == view->cap) {
+		struct stack_level *grown = realloc(view->levels, view->cap * 2 * sizeof(*grown));
+
+		if (!grown)
+			return -ENOMEM;
+		view->levels = grown;
+		view->cap *= 2;
+	}
+	view->levels[view->depth++] = *level;
+	return 0;
+}
+
+static const struct stack_level *top(const struct stack_view *view)
+{
+	return &view->levels[view->depth - 1];
+}
+
+/* Up to the root when there is nothing above. */
+static void pop(struct stack_view *view)
+{
+	if (view->depth > 1)
+		view->depth--;
+	view->path[top(view)->path_len] = 0;
+}
+
+/* Appends a name to the current path, for the calls below; the caller cuts it off again. */
+static int append_name(struct stack_view *view, const char *name, size_t len)
+{
+	size_t at = top(view)->path_len;
+
+	if (at + 1 + len >= sizeof(view->path))
+		return -ENAMETOOLONG;
+	if (at)
+		view->path[at++] = '/';
+	memcpy(view->path + at, name, len);
+	view->path[at + len] = 0;
+	return (int)(at + len);
+}
+
+/* Looks a name up in the current directory. For a directory *next is its level. The path has the name appended. */
+static int look(struct stack_view *view, const char *name, size_t len, struct stack_node *out,
+		struct stack_level *next)
+{
+	const struct stack_level *here = top(view);
+	int path_len = append_name(view, name, len);
+	struct stat st;
+
+	if (path_len < 0)
+		return path_len;
+	*next = (struct stack_level){.path_len = (uint16_t)path_len};
+	out->layer = view->count;
+	for (size_t i = 0; i < view->count; i++) {
+		if (!layers_have(here, i))
+			continue;
+		if (fstatat(view->fds[i], view->path, &st, AT_SYMLINK_NOFOLLOW)) {
+			if (errno == ENOENT)
+				continue;
+			return -errno;
+		}
+		bool first = out->layer == view->count;
+
+		if (whiteout_is(view->fds[i], view->path, &st) || (!first && !S_ISDIR(st.st_mode)))
+			break;
+		if (first) {
+			out->layer = i;
+			out->st = st;
+		}
+		if (!S_ISDIR(st.st_mode))
+			break;
+		layers_add(next, i);
+		if (opaque_at(view->fds[i], view->path))
+			break;
+	}
+	return 0;
+}
+
+static bool is_dir(const struct stack_view *view, const struct stack_node *node)
+{
+	return node->layer < view->count && S_ISDIR(node->st.st_mode);
+}
+
+/* Leaves directories that path[0…len) is not in. */
+static void keep_common(struct stack_view *view, const char *path, size_t len)
+{
+	while (view->depth > 1) {
+		size_t have = top(view)->path_len;
+
+		if (have <= len && memcmp(view->path, path, have) == 0 && (have == len || path[have] == '/'))
+			break;
+		pop(view);
+	}
+	view->path[top(view)->path_len] = 0;
+}
+
+static int root_node(struct stack_view *view, struct stack_node *out)
+{
+	out->layer = view->count ? 0 : view->count;
+	return view->count && fstat(view->fds[0], &out->st) ? -errno : 0;
+}
+
+int stack_view_find(struct stack_view *view, const char *path, struct stack_node *out)
+{
+	size_t len = strlen(path);
+	size_t parent_len = len;
+	struct stack_level next;
+
+	if (!len)
+		return root_node(view, out);
+	while (parent_len && path[parent_len] != '/')
+		parent_len--;
+	keep_common(view, path, parent_len);
+	for (size_t at = top(view)->path_len; at < len;) {
+		at += path[at] == '/';
+
+		size_t n = strcspn(path + at, "/");
+		int rc = look(view, path + at, n, out, &next);
+
+		if (rc)
+			return rc;
+		at += n;
+		if (at == len)
+			break;
+		if (!is_dir(view, out)) {
+			out->layer = view->count;
+			break;
+		}
+		rc = push(view, &next);
+		if (rc)
+			return rc;
+	}
+	view->path[top(view)->path_len] = 0;
+	return 0;
+}
+
+/* ---- with symlinks ---- */
+
+struct resolving {
+	struct stack_view *view;
+	char text[2][TEXT_BYTES];
+	unsigned which;
+	char *rest;
+	unsigned hops;
+};
+
+static int follow_link(struct resolving *r, const struct stack_node *node)
+{
+	char *out = r->text[!r->which];
+	size_t rest = strlen(r->rest);
+	ssize_t n = readlinkat(r->view->fds[node->layer], r->view->path, out, LIMIT_PATH_BYTES);
+
+	if (n < 0)
+		return -errno;
+	if ((size_t)n + 1 + rest >= TEXT_BYTES)
+		return -ENAMETOOLONG;
+	if (++r->hops > LIMIT_SYMLINK_HOPS)
+		return -ELOOP;
+	out[n] = '/';
+	memcpy(out + n + 1, r->rest, rest + 1);
+	r->which = !r->which;
+	r->rest = out;
+	if (out[0] == '/')
+		r->view->depth = 1;
+	r->view->path[top(r->view)->path_len] = 0;
+	return 0;
+}
+
+/* Behind a name that is not there: ".." is taken as text, since there is nothing to follow. */
+static int append_missing(const struct resolving *r, char *out)
+{
+	size_t len = strlen(r->view->path), least = top(r->view)->path_len;
+	const char *p = r->rest;
+
+	memcpy(out, r->view->path, len + 1);
+	while (*p) {
+		size_t n = strcspn(p, "/");
+
+		if (n == 2 && memcmp(p, "..", 2) == 0) {
+			/* out of what is there again: too odd to guess */
+			if (len <= least)
+				return -ENOENT;
+			while (len > least && out[--len] != '/')
+				;
+		} else if (n && !(n == 1 && *p == '.')) {
+			if (len + 1 + n >= LIMIT_PATH_BYTES)
+				return -ENAMETOOLONG;
+			if (len)
+				out[len++] = '/';
+			memcpy(out + len, p, n);
+			len += n;
+		}
+		out[len] = 0;
+		p += n + (p[n] == '/');
+	}
+	return 0;
+}
+
+/* One component. 1: the path ends here. */
+static int resolve_step(struct resolving *r, const char *name, size_t len, bool follow, struct stack_node *node)
+{
+	struct stack_level next;
+	int rc = look(r->view, name, len, node, &next);
+
+	if (rc)
+		return rc;
+	bool last = r->rest[strspn(r->rest, "/.")] == 0 && !strstr(r->rest, "..");
+
+	if (node->layer == r->view->count)
+		return 1;
+	if (S_ISLNK(node->st.st_mode) && (follow || !last))
+		return follow_link(r, node);
+	if (S_ISDIR(node->st.st_mode))
+		return push(r->view, &next);
+	return last ? 1 : -ENOTDIR;
+}
+
+static int resolve_run(struct resolving *r, bool follow, char *out, struct stack_node *node)
+{
+	int rc = 0;
+
+	r->view->depth = 1;
+	r->view->path[0] = 0;
+	rc = root_node(r->view, node);
+	while (!rc && *r->rest) {
+		const char *name = r->rest;
+		size_t len = strcspn(name, "/");
+
+		r->rest += len + (name[len] == '/');
+		if (len == 0 || (len == 1 && *name == '.'))
+			continue;
+		if (len == 2 && memcmp(name, "..", 2) == 0) {
+			pop(r->view);
+			continue;
+		}
+		rc = resolve_step(r, name, len, follow, node);
+	}
+	if (rc >= 0)
+		rc = append_missing(r, out);
+	r->view->path[top(r->view)->path_len] = 0;
+	return rc;
+}
+
+int stack_view_resolve(struct stack_view *view, const char *path, bool follow, char *out, struct stack_node *node)
+{
+	CLEANUP_FREE struct resolving *r = malloc(sizeof(*r));
+	size_t len = strlen(path);
+
+	if (!r)
+		return -ENOMEM;
+	if (len >= TEXT_BYTES)
+		return -ENAMETOOLONG;
+	r->view = view;
+	r->which = r->hops = 0;
+	memcpy(r->text[0], path, len + 1);
+	r->rest = r->text[0];
+
+	int rc = resolve_run(r, follow, out, node);
+
+	/* ".." may have led away from what was looked at last */
+	return rc ? rc : stack_view_find(view, out, node);
+}

@@ -1,0 +1,643 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The directories of one layer: records, open parents, deferred attributes, removal. Used by one layer's writer on its
+ * thread; owns the records and the cached descriptors, borrows the layer's root.
+ *
+ * Nothing here can reach outside the root: paths are resolved by resolve.c, and everything else is a single name in an
+ * open directory. A directory is made 0700 and without anything that new files inherit (set-group-id, default ACL); what
+ * its entry says comes last.
+ */
+#include "snapshot/tree.h"
+
+#include <assert.h>
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/fsuid.h>
+#include <sys/random.h>
+#include <sys/xattr.h>
+
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
+#include "engine/base/error.h"
+#include "snapshot/whiteout.h"
+
+#define TREE_FIRST_CAP 64u
+#define DEFAULT_MODE 0755u
+
+/* ---- records ---- */
+
+uint64_t tree_name_key(const struct tree *tree, uint32_t dir, const char *name)
+{
+	uint64_t key = XXH3_64bits_withSeed(name, strlen(name), tree->seed ^ ((uint64_t)dir << 32 | dir));
+
+	return key ? key : 1;
+}
+
+uint32_t tree_find(const struct tree *tree, uint64_t ino)
+{
+	uint32_t dir = map_get(&tree->by_ino, ino, TREE_NONE);
+
+	return dir != TREE_NONE && (tree->dirs[dir].flags & TREE_DEAD) ? TREE_NONE : dir;
+}
+
+static int add_record(struct tree *tree, uint32_t parent, const char *name, uint64_t ino, uint32_t *out,
+		      struct cpull_error *err)
+{
+	size_t len = strlen(name);
+	size_t path_len = len;
+
+	if (parent != TREE_NONE && tree->dirs[parent].path_len)
+		path_len += 1u + tree->dirs[parent].path_len;
+	if (path_len >= LIMIT_PATH_BYTES)
+		return error_set(err, CPULL_ERR_LIMIT, "a directory whose path has %u bytes or more",
+				 LIMIT_PATH_BYTES);
+	if (tree->count == tree->cap) {
+		uint32_t cap = tree->cap ? tree->cap * 2 : TREE_FIRST_CAP;
+		struct tree_dir *grown = realloc(tree->dirs, cap * sizeof(*grown));
+
+		if (!grown)
+			return error_nomem(err);
+		tree->dirs = grown;
+		tree->cap = cap;
+	}
+
+	size_t at = tree->names.len;
+
+	if (bytes_append(&tree->names, name, len + 1, UINT32_MAX) || map_put(&tree->by_ino, ino, tree->count))
+		return error_nomem(err);
+	*out = tree->count++;
+	tree->dirs[*out] = (struct tree_dir){
+		.ino = ino,
+		.parent = parent,
+		.name = (uint32_t)at,
+		.path_len = (uint16_t)path_len,
+		.mode = DEFAULT_MODE,
+		.acl = TREE_NONE,
+		.mtime_sec = tree->now.tv_sec,
+		.mtime_nsec = (uint32_t)tree->now.tv_nsec,
+		.flags = (uint16_t)(TREE_IMPLICIT | (tree->wanted ? TREE_WANTED : 0)),
+	};
+	return 0;
+}
+
+const char *tree_path(const struct tree *tree, uint32_t dir, char *out)
+{
+	size_t at = 0;
+
+	/* path_len is not asked: it is out of date below a directory that was moved */
+	for (uint32_t d = dir; d != TREE_ROOT; d = tree->dirs[d].parent)
+		at += strlen(tree_dir_name(tree, d)) + (tree->dirs[d].parent != TREE_ROOT);
+	if (at >= LIMIT_PATH_BYTES)
+		return NULL;
+	out[at] = 0;
+	for (uint32_t d = dir; d != TREE_ROOT; d = tree->dirs[d].parent) {
+		size_t len = strlen(tree_dir_name(tree, d));
+
+		at -= len;
+		memcpy(out + at, tree_dir_name(tree, d), len);
+		if (at)
+			out[--at] = '/';
+	}
+	return out;
+}
+
+int tree_open(struct tree *tree, uint32_t dir, int flags)
+{
+	char path[LIMIT_PATH_BYTES];
+
+	return tree_path(tree, dir, path) ? resolve_plain(&tree->root, path, flags) : -ENAMETOOLONG;
+}
+
+bool tree_under_opaque(const struct tree *tree, uint32_t dir)
+{
+	while (dir != TREE_ROOT) {
+		dir = tree->dirs[dir].parent;
+		if (tree->dirs[dir].flags & TREE_OPAQUE)
+			return true;
+	}
+	return false;
+}
+
+void tree_want(struct tree *tree, uint32_t dir)
+{
+	while (dir != TREE_NONE && !(tree->dirs[dir].flags & TREE_WANTED)) {
+		tree->dirs[dir].flags |= TREE_WANTED;
+		dir = tree->dirs[dir].parent;
+	}
+}
+
+/* ---- beginning and end ---- */
+
+/* The umask cannot be asked without being set, except here. */
+static mode_t read_umask(void)
+{
+	char text[512];
+	unsigned mask;
+	CLEANUP_FD int fd = open("/proc/thread-self/status", O_RDONLY | O_CLOEXEC);
+	ssize_t n = fd < 0 ? -1 : read(fd, text, sizeof(text) - 1);
+
+	if (n <= 0)
+		return 07777;
+	text[n] = 0;
+
+	const char *line = strstr(text, "\nUmask:");
+
+	return line && sscanf(line, "\nUmask: %o", &mask) == 1 ? (mode_t)mask : 07777;
+}
+
+/* What the store's directories hand down to new ones must not end up in a layer. */
+static int reset_root(struct tree *tree, struct cpull_error *err)
+{
+	CLEANUP_FD int fd = openat(tree->root.fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	struct stat st;
+
+	if (fd < 0 || fstat(fd, &st))
+		return error_sys(err, CPULL_ERR_STORAGE, errno, "opening the layer's directory");
+	if ((st.st_uid != tree->uid || st.st_gid != tree->gid) && fchown(fd, tree->uid, tree->gid))
+		return error_sys(err, CPULL_ERR_STORAGE, errno, "setting the owner of the layer's directory");
+	if ((st.st_mode & 07700) != 0700 && fchmod(fd, 0700))
+		return error_sys(err, CPULL_ERR_STORAGE, errno, "setting the mode of the layer's directory");
+	if (fremovexattr(fd, "system.posix_acl_default") && errno != ENODATA && errno != EOPNOTSUPP)
+		return error_sys(err, CPULL_ERR_STORAGE, errno, "removing the default ACL of the layer's directory");
+	tree->dev = st.st_dev;
+
+	uint32_t root;
+
+	return add_record(tree, TREE_NONE, "", st.st_ino, &root, err);
+}
+
+int tree_new(int dirfd, struct log *log, struct tree **out, struct cpull_error *err)
+{
+	struct tree *tree = calloc(1, sizeof(*tree));
+
+	if (!tree)
+		return error_nomem(err);
+	tree->root.fd = dirfd;
+	tree->notes.log = log;
+	tree->uid = (uid_t)setfsuid((uid_t)-1);
+	tree->gid = (gid_t)setfsgid((gid_t)-1);
+	tree->umask = read_umask();
+	tree->last_acl = TREE_NONE;
+	tree->wanted = true;
+	tree->cache = calloc(TREE_CACHE, sizeof(*tree->cache));
+	/* without a seed nothing breaks: collisions hurt only whoever made them */
+	if (getrandom(&tree->seed, sizeof(tree->seed), GRND_NONBLOCK) < 0)
+		tree->seed = now_ns();
+
+	int rc = tree->cache ? reset_root(tree, err) : error_nomem(err);
+
+	if (rc) {
+		tree_free(tree);
+		return rc;
+	}
+	*out = tree;
+	return 0;
+}
+
+void tree_free(struct tree *tree)
+{
+	if (!tree)
+		return;
+	for (size_t i = 0; tree->cache && i < TREE_CACHE; i++)
+		if (tree->cache[i].tick)
+			close(tree->cache[i].fd);
+	free(tree->cache);
+	free(tree->dirs);
+	map_free(&tree->by_ino);
+	map_free(&tree->hidden);
+	bytes_free(&tree->names);
+	bytes_free(&tree->acls);
+	free(tree);
+}
+
+/* ---- open parents ---- */
+
+void tree_forget_paths(struct tree *tree)
+{
+	for (size_t i = 0; i < TREE_CACHE; i++)
+		tree->cache[i].stale = true;
+}
+
+static struct tree_cached *cache_find(struct tree *tree, const char *path, size_t len)
+{
+	for (size_t i = 0; i < TREE_CACHE; i++) {
+		struct tree_cached *c = &tree->cache[i];
+
+		if (c->tick && !c->stale && c->len == len && memcmp(c->path, path, len) == 0)
+			return c;
+	}
+	return NULL;
+}
+
+/* Takes over fd. */
+static struct tree_cached *cache_add(struct tree *tree, const char *path, size_t len, int fd, uint32_t dir)
+{
+	struct tree_cached *c = &tree->cache[0];
+
+	for (size_t i = 1; i < TREE_CACHE; i++)
+		if (tree->cache[i].tick < c->tick)
+			c = &tree->cache[i];
+	if (c->tick)
+		close(c->fd);
+	c->fd = fd;
+	c->dir = dir;
+	c->stale = false;
+	c->len = (uint16_t)len;
+	memcpy(c->path, path, len);
+	c->path[len] = 0;
+	return c;
+}
+
+static int make_missing(void *payload, int dirfd, const char *name)
+{
+	struct tree *tree = payload;
+	struct stat st;
+
+	if (fstat(dirfd, &st))
+		return -errno;
+
+	struct tree_place at = {.fd = dirfd, .dir = tree_find(tree, st.st_ino)};
+	uint32_t dir;
+
+	if (at.dir == TREE_NONE)
+		return -EXDEV;
+	if (fstatat(dirfd, name, &st, AT_SYMLINK_NOFOLLOW) == 0) {
+		/* a node of a whiteout makes way; of a file the layer has to say so itself */
+		if (!whiteout_is(dirfd, name, &st))
+			return -ENOTDIR;
+		if (tree_clear(tree, at, name, NULL))
+			return -EIO;
+	}
+
+	struct cpull_error err = {0};
+	int rc = tree_mkdir(tree, at, name, &dir, &err);
+
+	if (rc < 0)
+		return err.sys_errno ? -err.sys_errno : err.code == CPULL_ERR_LIMIT ? -ENAMETOOLONG : -ENOMEM;
+	return rc ? -EEXIST : 0;
+}
+
+/* The image is to blame for a path that cannot be walked, the machine for the rest. */
+static int parent_error(int num, struct cpull_error *err)
+{
+	switch (num) {
+	case ENOTDIR:
+		return error_set(err, CPULL_ERR_TAR, "a parent of it is not a directory");
+	case ELOOP:
+		return error_sys(err, CPULL_ERR_TAR, num, "too many symlinks on the way to it");
+	case ENAMETOOLONG:
+		return error_sys(err, CPULL_ERR_LIMIT, num, "finding its directory");
+	default:
+		return error_sys(err, CPULL_ERR_STORAGE, num, "finding its directory");
+	}
+}
+
+static int open_parent(struct tree *tree, const char *path, size_t len, bool create)
+{
+	char text[LIMIT_PATH_BYTES];
+
+	memcpy(text, path, len);
+	text[len] = 0;
+
+	int fd = resolve_dir(&tree->root, text);
+
+	if (create && (fd == -ENOENT || fd == -ENOTDIR))
+		fd = resolve_walk(&tree->root, text, make_missing, tree);
+	return fd;
+}
+
+/* 1: not there. */
+static int place(struct tree *tree, const char *path, size_t len, bool create, struct tree_place *out,
+		 struct cpull_error *err)
+{
+	struct tree_cached *c = cache_find(tree, path, len);
+
+	if (!c) {
+		CLEANUP_FD int fd = open_parent(tree, path, len, create);
+		struct stat st;
+
+		if (!create && (fd == -ENOENT || fd == -ENOTDIR))
+			return 1;
+		if (fd < 0)
+			return parent_error(-fd, err);
+		if (fstat(fd, &st))
+			return error_sys(err, CPULL_ERR_STORAGE, errno, "looking at its directory");
+
+		uint32_t dir = tree_find(tree, st.st_ino);
+
+		if (dir == TREE_NONE || st.st_dev != tree->dev)
+			return error_set(err, CPULL_ERR_STORAGE, "its directory was not made by this layer: "
+					 "something else writes in the store");
+		c = cache_add(tree, path, len, steal_fd(&fd), dir);
+	}
+	c->tick = ++tree->tick;
+	out->fd = c->fd;
+	out->dir = c->dir;
+	return 0;
+}
+
+int tree_parent(struct tree *tree, const char *path, size_t len, struct tree_place *out, struct cpull_error *err)
+{
+	int rc = place(tree, path, len, true, out, err);
+
+	if (rc == 0 && tree->wanted)
+		tree_want(tree, out->dir);
+	return rc;
+}
+
+int tree_lookup(struct tree *tree, const char *path, size_t len, struct tree_place *out, struct cpull_error *err)
+{
+	return place(tree, path, len, false, out, err);
+}
+
+/* ---- making and describing ---- */
+
+int tree_mkdir(struct tree *tree, struct tree_place at, const char *name, uint32_t *out, struct cpull_error *err)
+{
+	struct stat st;
+
+	if (mkdirat(at.fd, name, 0700)) {
+		if (errno == EEXIST)
+			return 1;
+		return error_sys(err, CPULL_ERR_STORAGE, errno, "making a directory");
+	}
+	if ((tree->umask & 0700) && fchmodat(at.fd, name, 0700, 0))
+		return error_sys(err, CPULL_ERR_STORAGE, errno, "making a directory");
+	if (fstatat(at.fd, name, &st, AT_SYMLINK_NOFOLLOW))
+		return error_sys(err, CPULL_ERR_STORAGE, errno, "looking at a new directory");
+
+	int rc = add_record(tree, at.dir, name, st.st_ino, out, err);
+
+	tree->dirs[at.dir].flags |= TREE_TOUCHED;
+	if (rc || map_get(&tree->hidden, tree_name_key(tree, at.dir, name), 0) == 0)
+		return rc;
+	return whiteout_opaque(tree, *out, TREE_RECREATED, err);
+}
+
+struct acl_header {
+	uint32_t access_len;
+	uint32_t default_len;
+};
+
+static const struct tar_xattr *find_xattr(const struct tar_entry *entry, const char *name)
+{
+	for (size_t i = 0; i < entry->xattr_count; i++)
+		if (strcmp(entry->xattrs[i].name, name) == 0)
+			return &entry->xattrs[i];
+	return NULL;
+}
+
+/* Keeps the ACLs of a directory for later; most of those that have any have the same. */
+static int keep_acls(struct tree *tree, struct tree_dir *dir, const struct tar_entry *entry,
+		     struct cpull_error *err)
+{
+	const struct tar_xattr *of_access = find_xattr(entry, "system.posix_acl_access");
+	const struct tar_xattr *of_default = find_xattr(entry, "system.posix_acl_default");
+	struct acl_header head = {of_access ? (uint32_t)of_access->len : 0, of_default ? (uint32_t)of_default->len : 0};
+	size_t at = tree->acls.len, last = tree->last_acl;
+
+	dir->acl = TREE_NONE;
+	if (!head.access_len && !head.default_len)
+		return 0;
+
+	int rc = bytes_append(&tree->acls, &head, sizeof(head), LIMIT_ACL_BYTES);
+
+	if (!rc && head.access_len)
+		rc = bytes_append(&tree->acls, of_access->value, head.access_len, LIMIT_ACL_BYTES);
+	if (!rc && head.default_len)
+		rc = bytes_append(&tree->acls, of_default->value, head.default_len, LIMIT_ACL_BYTES);
+	if (rc)
+		return error_set(err, rc, "keeping ACLs of directories: more than %u bytes of them", LIMIT_ACL_BYTES);
+	if (last != TREE_NONE && tree->acls.len - at == at - last &&
+	    memcmp(tree->acls.data + last, tree->acls.data + at, at - last) == 0) {
+		tree->acls.len = at;
+		at = last;
+	}
+	tree->last_acl = (uint32_t)at;
+	dir->acl = (uint32_t)at;
+	return 0;
+}
+
+static int describe_xattrs(struct tree *tree, uint32_t dir, const struct tar_entry *entry, struct cpull_error *err)
+{
+	CLEANUP_FD int fd = tree_open(tree, dir, O_RDONLY | O_DIRECTORY);
+	struct attributes_file file = {.fd = fd, .type = S_IFDIR};
+
+	if (fd < 0)
+		return error_sys(err, CPULL_ERR_STORAGE, -fd, "opening a directory to set its attributes");
+
+	int rc = tree->dirs[dir].flags & TREE_XATTRS ? attributes_clear(fd, err) : 0;
+
+	if (!rc)
+		rc = attributes_set(&file, entry->xattrs, entry->xattr_count, ATTRIBUTES_NO_ACL, &tree->notes, err);
+	return rc ? rc : keep_acls(tree, &tree->dirs[dir], entry, err);
+}
+
+int tree_describe(struct tree *tree, uint32_t dir, const struct tar_entry *entry, struct cpull_error *err)
+{
+	struct tree_dir *d = &tree->dirs[dir];
+
+	d->mode = (uint16_t)(entry->mode & 07777);
+	d->uid = entry->uid;
+	d->gid = entry->gid;
+	d->mtime_sec = entry->mtime.tv_sec;
+	d->mtime_nsec = (uint32_t)entry->mtime.tv_nsec;
+	d->flags &= (uint16_t)~TREE_IMPLICIT;
+	tree_want(tree, dir);
+	if (!entry->xattr_count && !(d->flags & TREE_XATTRS))
+		return 0;
+
+	int rc = describe_xattrs(tree, dir, entry, err);
+
+	d->flags |= TREE_XATTRS;
+	return rc;
+}
+
+/* ---- removing ---- */
+
+static void bury(struct tree *tree, int fd)
+{
+	struct stat st;
+	uint32_t dir = fstat(fd, &st) ? TREE_NONE : tree_find(tree, st.st_ino);
+
+	if (dir != TREE_NONE)
+		tree->dirs[dir].flags |= TREE_DEAD;
+}
+
+struct trash {
+	int fd;
+	unsigned count; /* directories in it are named 0… */
+};
+
+static const char *trash_name(unsigned number, char *out, size_t out_bytes)
+{
+	snprintf(out, out_bytes, "%u", number);
+	return out;
+}
+
+/* Empties one directory: files are unlinked, directories moved up into the trash. */
+static int empty_dir(struct trash *trash, DIR *list)
+{
+	char name[16];
+	struct dirent *e;
+	bool found;
+
+	do {
+		found = false;
+		rewinddir(list);
+		while ((e = readdir(list))) {
+			if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0)
+				continue;
+			found = true;
+			if (e->d_type != DT_DIR && unlinkat(dirfd(list), e->d_name, 0) == 0)
+				continue;
+			if (e->d_type != DT_DIR && errno != EISDIR)
+				return -errno;
+			trash_name(trash->count, name, sizeof(name));
+			if (renameat(dirfd(list), e->d_name, trash->fd, name))
+				return -errno;
+			trash->count++;
+		}
+	} while (found);
+	return 0;
+}
+
+/* Taken apart flat: no recursion, no path that grows, one directory open at a time, whatever the depth. */
+static int empty_trash(struct tree *tree, struct trash *trash)
+{
+	char name[16];
+
+	for (unsigned i = 0; i < trash->count; i++) {
+		trash_name(i, name, sizeof(name));
+
+		int fd = openat(trash->fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+		DIR *list = fd < 0 ? NULL : fdopendir(fd);
+
+		if (!list) {
+			int rc = -errno;
+
+			if (fd >= 0)
+				close(fd);
+			return rc;
+		}
+		bury(tree, fd);
+
+		int rc = empty_dir(trash, list);
+
+		closedir(list);
+		if (rc)
+			return rc;
+		if (unlinkat(trash->fd, name, AT_REMOVEDIR))
+			return -errno;
+	}
+	return 0;
+}
+
+static int remove_tree(struct tree *tree, struct tree_place at, const char *name, struct cpull_error *err)
+{
+	if (mkdirat(tree->root.fd, TREE_TRASH, 0700) && errno != EEXIST)
+		return error_sys(err, CPULL_ERR_STORAGE, errno, "making a place for a replaced directory");
+
+	CLEANUP_FD int fd = openat(tree->root.fd, TREE_TRASH, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	struct trash trash = {.fd = fd, .count = 1};
+
+	if (fd < 0 || ((tree->umask & 0700) && fchmod(fd, 0700)) || renameat(at.fd, name, fd, "0"))
+		return error_sys(err, CPULL_ERR_STORAGE, errno, "moving a replaced directory away");
+
+	int rc = empty_trash(tree, &trash);
+
+	if (!rc && unlinkat(tree->root.fd, TREE_TRASH, AT_REMOVEDIR))
+		rc = -errno;
+	return rc ? error_sys(err, CPULL_ERR_STORAGE, -rc, "removing a replaced directory") : 0;
+}
+
+static int remember_hidden(struct tree *tree, struct tree_place at, const char *name, struct cpull_error *err)
+{
+	return map_put(&tree->hidden, tree_name_key(tree, at.dir, name), 1) ? error_nomem(err) : 0;
+}
+
+int tree_clear(struct tree *tree, struct tree_place at, const char *name, struct cpull_error *err)
+{
+	struct stat st;
+
+	if (fstatat(at.fd, name, &st, AT_SYMLINK_NOFOLLOW))
+		return errno == ENOENT ? 0 : error_sys(err, CPULL_ERR_STORAGE, errno, "looking at what it replaces");
+	if (S_ISDIR(st.st_mode)) {
+		uint32_t dir = tree_find(tree, st.st_ino);
+		int rc = 0;
+
+		if (dir != TREE_NONE && (tree->dirs[dir].flags & TREE_RECREATED))
+			rc = remember_hidden(tree, at, name, err);
+		tree_forget_paths(tree);
+		return rc ? rc : remove_tree(tree, at, name, err);
+	}
+
+	int rc = whiteout_is(at.fd, name, &st) ? remember_hidden(tree, at, name, err) : 0;
+
+	if (S_ISLNK(st.st_mode))
+		tree_forget_paths(tree);
+	if (!rc && unlinkat(at.fd, name, 0))
+		rc = error_sys(err, CPULL_ERR_STORAGE, errno, "removing what it replaces");
+	return rc;
+}
+
+/* ---- deferred attributes ---- */
+
+static int settle_acl(struct tree *tree, const struct tree_dir *dir, int fd, struct cpull_error *err)
+{
+	struct acl_header head;
+	const uint8_t *value = (const uint8_t *)tree->acls.data + dir->acl;
+	struct attributes_file file = {.fd = fd, .type = S_IFDIR};
+	struct tar_xattr acls[2];
+	size_t count = 0;
+
+	memcpy(&head, value, sizeof(head));
+	value += sizeof(head);
+	if (head.access_len)
+		acls[count++] = (struct tar_xattr){"system.posix_acl_access", value, head.access_len};
+	if (head.default_len)
+		acls[count++] = (struct tar_xattr){"system.posix_acl_default", value + head.access_len,
+						   head.default_len};
+	return attributes_set(&file, acls, count, ATTRIBUTES_ALL, &tree->notes, err);
+}
+
+int tree_settle(struct tree *tree, uint32_t dir, struct cpull_error *err)
+{
+	struct tree_dir *d = &tree->dirs[dir];
+	struct timespec mtime = {.tv_sec = (time_t)d->mtime_sec, .tv_nsec = (long)d->mtime_nsec};
+	CLEANUP_FD int fd = tree_open(tree, dir, O_RDONLY | O_DIRECTORY);
+
+	if (fd < 0)
+		return error_sys(err, CPULL_ERR_STORAGE, -fd, "opening it to set its attributes");
+
+	int rc = attributes_set_stat(fd, d->uid, d->gid, d->mode, mtime, err);
+
+	if (!rc && d->acl != TREE_NONE)
+		rc = settle_acl(tree, d, fd, err);
+	d->flags &= (uint16_t)~TREE_TOUCHED;
+	return rc;
+}
+
+int tree_settle_all(struct tree *tree, unsigned flags, struct cpull_error *err)
+{
+	char path[LIMIT_PATH_BYTES], quoted[256];
+
+	/* a directory is made after its parent: backwards is children first */
+	for (uint32_t i = tree->count; i-- > 0;) {
+		const struct tree_dir *d = &tree->dirs[i];
+
+		if ((d->flags & TREE_DEAD) || (flags && !(d->flags & flags)))
+			continue;
+
+		int rc = tree_settle(tree, i, err);
+
+		if (rc && err && tree_path(tree, i, path))
+			error_wrap(err, "directory \"%s\"", error_quote(path, strlen(path), quoted, sizeof(quoted)));
+		if (rc)
+			return rc;
+	}
+	return 0;
+}

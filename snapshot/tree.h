@@ -1,0 +1,134 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The directories of one layer while it is written: finding and making the parents of entries, what their own attributes
+ * will be once everything is in them, removing what a later entry replaces.
+ *
+ * Memory grows per directory (some 70 bytes and its name), never per file. A directory is known by its inode
+ * number, so that it is the same one whichever symlinks an entry's path takes.
+ */
+#ifndef SNAPSHOT_TREE_H
+#define SNAPSHOT_TREE_H
+
+#include <sys/stat.h>
+#include <sys/types.h>
+
+#include "snapshot/attributes.h"
+#include "snapshot/entry_path.h"
+#include "snapshot/map.h"
+#include "snapshot/resolve.h"
+
+#define TREE_ROOT 0u
+#define TREE_NONE UINT32_MAX
+/* The name of the place where removed trees are taken apart. */
+#define TREE_TRASH ".wh..wh.trash"
+
+enum tree_flag {
+	TREE_IMPLICIT = 1 << 0,  /* no entry of its own: attributes come from below, or are the default ones */
+	TREE_OPAQUE = 1 << 1,    /* hides what lower layers have in it */
+	TREE_RECREATED = 1 << 2, /* the lower directory of this name was deleted; with TREE_OPAQUE */
+	TREE_WHITEOUTS = 1 << 3, /* has whiteout nodes in it */
+	TREE_WANTED = 1 << 4,    /* something that is no whiteout is in it, or it has an entry */
+	TREE_XATTRS = 1 << 5,    /* an entry set extended attributes */
+	TREE_DEAD = 1 << 6,      /* removed; with TREE_MOVED `parent` is where its content went */
+	TREE_MOVED = 1 << 7,
+	TREE_TOUCHED = 1 << 8,   /* changed since its attributes were set */
+};
+
+struct tree_dir {
+	uint64_t ino;
+	int64_t mtime_sec;
+	uint32_t mtime_nsec;
+	uint32_t parent; /* index; the root's is TREE_NONE */
+	uint32_t name;   /* offset into tree->names */
+	uint32_t uid, gid;
+	uint32_t acl;    /* offset into tree->acls, or TREE_NONE */
+	uint16_t mode;
+	uint16_t flags;
+	uint16_t path_len; /* of its whole path when it was made */
+};
+
+struct tree_cached {
+	int fd;
+	uint32_t dir;
+	uint32_t tick; /* when it was used last; 0: nothing in here */
+	bool stale;    /* the path may lead elsewhere now; the descriptor is still good */
+	uint16_t len;
+	char path[LIMIT_PATH_BYTES];
+};
+
+/* Open parents. Layers come depth first, so few are enough, and few are all that a process with 48
+ * descriptors can spare for each of its layers. */
+#define TREE_CACHE 6
+
+struct tree {
+	struct resolve_root root;
+	uint64_t dev;
+	uid_t uid;    /* what new files belong to */
+	gid_t gid;
+	mode_t umask; /* 07777 when it could not be learnt */
+	uint64_t seed;
+	struct attributes_notes notes;
+	struct tree_dir *dirs;
+	uint32_t count, cap;
+	struct map by_ino;   /* → index */
+	struct map hidden;   /* names that are whited out and taken by a file; see tree_name_key() */
+	struct bytes names;
+	struct bytes acls;
+	uint32_t last_acl;   /* most directories with ACLs have the same */
+	struct timespec now; /* time of the entry at work, which new implicit directories take */
+	bool wanted;         /* the entry at work is no whiteout */
+	struct tree_cached *cache;
+	uint32_t tick;
+	bool trusted_fails;  /* overlay attributes have to be user.overlay.* here */
+	bool mknod_fails;    /* whiteouts have to be attributes */
+};
+
+/* A directory to work in. The descriptor (O_PATH) is borrowed and stays open for the next TREE_CACHE - 1 calls of
+ * tree_parent(). */
+struct tree_place {
+	int fd;
+	uint32_t dir;
+};
+
+/* dirfd is borrowed: an empty directory, whose owner, mode and default ACL are reset first. */
+MUST_CHECK int tree_new(int dirfd, struct log *log, struct tree **out, struct cpull_error *err);
+void tree_free(struct tree *tree);
+
+/* The directory at path[0…len), made with its parents where it is missing. */
+MUST_CHECK int tree_parent(struct tree *tree, const char *path, size_t len, struct tree_place *out,
+			   struct cpull_error *err);
+/* The same without making anything: 1 when it is not there. */
+MUST_CHECK int tree_lookup(struct tree *tree, const char *path, size_t len, struct tree_place *out,
+			   struct cpull_error *err);
+/* Makes a directory that is not there; it is implicit until tree_describe(). 1 when the name exists. */
+MUST_CHECK int tree_mkdir(struct tree *tree, struct tree_place at, const char *name, uint32_t *out,
+			  struct cpull_error *err);
+/* The directory's own entry; xattrs are set at once, the rest with tree_settle(). */
+MUST_CHECK int tree_describe(struct tree *tree, uint32_t dir, const struct tar_entry *entry, struct cpull_error *err);
+/* Removes whatever has the name. A whiteout or an opaque directory is remembered in tree->hidden. */
+MUST_CHECK int tree_clear(struct tree *tree, struct tree_place at, const char *name, struct cpull_error *err);
+/* Sets the attributes of one directory. */
+MUST_CHECK int tree_settle(struct tree *tree, uint32_t dir, struct cpull_error *err);
+/* Sets those of all directories, deepest first, for which any of `flags` is set (0: of all). */
+MUST_CHECK int tree_settle_all(struct tree *tree, unsigned flags, struct cpull_error *err);
+
+/* Index of the directory with this inode, or TREE_NONE. */
+uint32_t tree_find(const struct tree *tree, uint64_t ino);
+/* Its path, into a buffer of LIMIT_PATH_BYTES. Returns out, or NULL when it does not fit. */
+const char *tree_path(const struct tree *tree, uint32_t dir, char *out);
+/* Opens it: flags as for open(2). Returns the descriptor or -errno. */
+MUST_CHECK int tree_open(struct tree *tree, uint32_t dir, int flags);
+static inline const char *tree_dir_name(const struct tree *tree, uint32_t dir)
+{
+	return tree->names.data + tree->dirs[dir].name;
+}
+/* Does any of its parents hide what lies below? */
+bool tree_under_opaque(const struct tree *tree, uint32_t dir);
+/* Key of a name in a directory for maps. */
+uint64_t tree_name_key(const struct tree *tree, uint32_t dir, const char *name);
+/* Marks a directory and its parents as being there for more than whiteouts. */
+void tree_want(struct tree *tree, uint32_t dir);
+/* The paths of open parents may lead elsewhere from now on. */
+void tree_forget_paths(struct tree *tree);
+
+#endif

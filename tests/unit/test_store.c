@@ -1,0 +1,245 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * engine/store and engine/record: ownership of stages, commit, trust across boots, pins against removal; and the split of
+ * the memory budget.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <cmocka.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "engine/base/fs.h"
+#include "engine/engine.h"
+#include "engine/record.h"
+
+#define DIFF_ID "sha256:00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff"
+
+static char scratch[] = "/tmp/cpull-store-XXXXXX";
+
+static int make_scratch(void **state)
+{
+	(void)state;
+	return mkdtemp(scratch) ? 0 : -1;
+}
+
+static int remove_scratch(void **state)
+{
+	(void)state;
+	return fs_remove_tree(AT_FDCWD, scratch, NULL);
+}
+
+static struct store *open_store(void)
+{
+	struct store *store;
+	char path[64];
+
+	snprintf(path, sizeof(path), "%s/a/store", scratch);
+	assert_int_equal(store_open(path, NULL, &store, NULL), 0);
+	return store;
+}
+
+static const struct layer_facts facts = {.diff_id = DIFF_ID, .blob_digest = DIFF_ID};
+
+static void commit_layer(struct store *store, const char *parents, struct layer_ref *ref)
+{
+	struct stage *stage;
+	char key[STORE_KEY_BYTES];
+
+	assert_int_equal(store_stage(store, DIFF_ID, &stage, NULL), 1);
+	assert_int_equal(mkdirat(stage->root_fd, "inside", 0755), 0);
+	store_layer_key(DIFF_ID, parents, key);
+	assert_int_equal(store_stage_commit(store, stage, key, &facts, ref, NULL), 0);
+}
+
+static void stage_has_one_owner(void **state)
+{
+	struct store *store = open_store();
+	struct stage *stage, *other;
+
+	(void)state;
+	assert_int_equal(store_stage(store, DIFF_ID, &stage, NULL), 1);
+	assert_int_equal(store_stage(store, DIFF_ID, &other, NULL), 0);
+	/* opening the store again must not sweep what is under way */
+	struct store *again = open_store();
+	assert_int_equal(store_stage(again, DIFF_ID, &other, NULL), 0);
+	assert_true(fs_same_file(stage->fd, store->staging_fd, stage->name));
+	store_stage_drop(store, stage);
+	assert_int_equal(store_stage(again, DIFF_ID, &other, NULL), 1);
+	store_stage_drop(again, other);
+	store_close(again);
+	store_close(store);
+}
+
+static void dead_owner_is_swept(void **state)
+{
+	struct store *store = open_store();
+
+	(void)state;
+	/* what a killed process leaves: a staging directory with content and no lock */
+	assert_int_equal(mkdirat(store->staging_fd, "sha256-dead", 0700), 0);
+	assert_int_equal(mkdirat(store->staging_fd, "sha256-dead/fs", 0700), 0);
+	assert_int_equal(mkdirat(store->staging_fd, "sha256-dead/fs/.1", 0), 0);
+	store_close(store);
+	store = open_store();
+	assert_int_equal(faccessat(store->staging_fd, "sha256-dead", F_OK, 0), -1);
+	store_close(store);
+}
+
+static void committed_layer_is_found_and_pinned(void **state)
+{
+	struct store *store = open_store();
+	struct layer_ref ref = {.fd = -1}, second = {.fd = -1};
+
+	(void)state;
+	assert_int_equal(store_layer_find(store, DIFF_ID, "abc", &ref), 0);
+	commit_layer(store, NULL, &ref);
+	assert_int_equal(store_layer_find(store, DIFF_ID, "abc", &second), 1);
+	assert_string_equal(second.key, ref.key);
+	assert_int_equal(faccessat(second.fd, "inside", F_OK, 0), 0);
+
+	int lock = store_lock(store, STORE_EXCLUSIVE, NULL);
+	assert_int_equal(store_layer_remove(store, ref.key, NULL), 0);
+	layer_ref_drop(&ref);
+	assert_int_equal(store_layer_remove(store, second.key, NULL), 0);
+	layer_ref_drop(&second);
+	assert_int_equal(store_layer_remove(store, second.key, NULL), 1);
+	close(lock);
+	assert_int_equal(store_layer_find(store, DIFF_ID, "abc", &second), 0);
+	store_close(store);
+}
+
+static void layer_of_other_parents_is_another(void **state)
+{
+	struct store *store = open_store();
+	struct layer_ref ref = {.fd = -1}, other = {.fd = -1};
+
+	(void)state;
+	commit_layer(store, "parents1", &ref);
+	assert_int_equal(store_layer_find(store, DIFF_ID, "parents2", &other), 0);
+	assert_int_equal(store_layer_find(store, DIFF_ID, "parents1", &other), 1);
+	layer_ref_drop(&ref);
+	layer_ref_drop(&other);
+
+	int lock = store_lock(store, STORE_EXCLUSIVE, NULL);
+	assert_int_equal(store_layer_remove(store, ref.key, NULL), 1);
+	close(lock);
+	store_close(store);
+}
+
+static void another_boot_is_not_trusted(void **state)
+{
+	struct store *store = open_store();
+	struct layer_ref ref = {.fd = -1};
+
+	(void)state;
+	commit_layer(store, NULL, &ref);
+	layer_ref_drop(&ref);
+	strcpy(store->boot_id, "another boot");
+	assert_int_equal(store_layer_find(store, DIFF_ID, "p", &ref), 0);
+	/* and a new pull replaces it */
+	commit_layer(store, NULL, &ref);
+	assert_int_equal(store_make_durable(store, &ref, 1, NULL), 0);
+	layer_ref_drop(&ref);
+	strcpy(store->boot_id, "a third boot");
+	assert_int_equal(store_layer_find(store, DIFF_ID, "p", &ref), 1);
+	layer_ref_drop(&ref);
+	store_close(store);
+}
+
+#define HELLO "hello"
+#define HELLO_DIGEST "sha256:2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824"
+
+static void damaged_record_is_not_believed(void **state)
+{
+	struct store *store = open_store();
+	struct record_layer layer = {.digest = DIFF_ID, .diff_id = DIFF_ID, .media_type = "t", .key = "sha256-k"};
+	struct record record = {.reference = "r.example/a:b",
+				.manifest_digest = HELLO_DIGEST,
+				.config_digest = HELLO_DIGEST,
+				.platform = "linux/amd64",
+				.wanted = "linux/amd64",
+				.manifest = HELLO,
+				.config = HELLO,
+				.layers = &layer,
+				.layer_count = 1};
+	struct record back;
+
+	(void)state;
+	assert_int_equal(record_save(store, &record, NULL), 0);
+	assert_int_equal(record_load(store, "r.example/a:b", &back), 1);
+	assert_string_equal(back.manifest, HELLO);
+	assert_false(record_layers_ready(store, &back, NULL));
+	record_free(&back);
+	assert_int_equal(record_load(store, "r.example/a:c", &back), 0);
+	record.manifest = "hellO";
+	assert_int_equal(record_save(store, &record, NULL), 0);
+	assert_int_equal(record_load(store, "r.example/a:b", &back), 0);
+	record.manifest = HELLO;
+	layer.key = "../../etc";
+	assert_int_equal(record_save(store, &record, NULL), 0);
+	assert_int_equal(record_load(store, "r.example/a:b", &back), 0);
+	store_close(store);
+}
+
+static void remove_tree_takes_any_depth(void **state)
+{
+	char path[64];
+	int fd;
+
+	(void)state;
+	snprintf(path, sizeof(path), "%s/deep", scratch);
+	assert_int_equal(mkdir(path, 0700), 0);
+	fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	for (int i = 0; i < 3000; i++) {
+		char name[16];
+
+		/* names that the removal itself would like to use */
+		snprintf(name, sizeof(name), ".%d", i % 7);
+		assert_int_equal(mkdirat(fd, name, 0700), 0);
+		close(openat(fd, "f", O_CREAT | O_WRONLY | O_CLOEXEC, 0600));
+
+		int next = openat(fd, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+		close(fd);
+		fd = next;
+	}
+	close(fd);
+	assert_int_equal(fs_remove_tree(AT_FDCWD, path, NULL), 0);
+	assert_int_equal(access(path, F_OK), -1);
+}
+
+static void budget_covers_every_promise(void **state)
+{
+	struct memory_plan plan;
+
+	(void)state;
+	assert_int_equal(memory_plan_make((16 << 20) - 1, 0, &plan, NULL), CPULL_ERR_USAGE);
+	assert_int_equal(memory_plan_make(0, LIMIT_JOBS + 1, &plan, NULL), CPULL_ERR_USAGE);
+	for (uint64_t mib = 16; mib <= 1024; mib += 3)
+		for (unsigned jobs = 0; jobs <= LIMIT_JOBS; jobs++) {
+			assert_int_equal(memory_plan_make(mib << 20, jobs, &plan, NULL), 0);
+			assert_true(plan.jobs >= 1);
+			assert_true(plan.chunk_count >= (size_t)plan.jobs * 2 * SHARE_RESERVED);
+			assert_true(plan.chunk_count * plan.chunk_bytes <= (mib << 20) / 2);
+		}
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(stage_has_one_owner),
+		cmocka_unit_test(dead_owner_is_swept),
+		cmocka_unit_test(committed_layer_is_found_and_pinned),
+		cmocka_unit_test(layer_of_other_parents_is_another),
+		cmocka_unit_test(another_boot_is_not_trusted),
+		cmocka_unit_test(damaged_record_is_not_believed),
+		cmocka_unit_test(remove_tree_takes_any_depth),
+		cmocka_unit_test(budget_covers_every_promise),
+	};
+
+	return cmocka_run_group_tests(tests, make_scratch, remove_scratch);
+}
