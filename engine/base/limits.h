@@ -28,6 +28,7 @@
 #define LIMIT_PASSWORD_BYTES 4096u
 #define LIMIT_ROOTS_BYTES (8u << 20) /* a system's bundle is 200 KiB */
 #define LIMIT_KEY_WRAPS 64u /* wrapped copies of one layer key that are tried */
+#define LIMIT_PRIVATE_OPTIONS_BYTES 4096u /* ocicrypt's own are 193 bytes */
 
 /* Tar. A path longer than PATH_MAX cannot be created; a pax header of 1 MiB holds any set of xattrs. */
 #define LIMIT_PATH_BYTES 4096u
