@@ -203,7 +203,7 @@ char *basic_header(const struct credentials *creds)
 		memcpy(out, "Basic ", 6);
 		base64_encode(plain, len, out + 6);
 	}
-	secret_free(plain);
+	string_wipe(plain);
 	return out;
 }
 
@@ -289,7 +289,7 @@ char *token_form(const struct token_scope *want, const struct credentials *creds
 	    append_pair(&out, "&", "service", want->service) && append_pair(&out, "&", "scope", want->scope) &&
 	    append_pair(&out, "&", "refresh_token", creds->identity_token))
 		return out.data;
-	secret_free(out.data);
+	string_wipe(out.data);
 	return NULL;
 }
 

@@ -2,7 +2,7 @@
  *
  * How a registry asks for authentication and what it is answered: challenges (RFC 9110, 11.6.1), Basic, and the
  * token requests and replies of the distribution project's token specification. Pure: text in, text out.
- * Results that hold a secret say so, and are to be freed with secret_free().
+ * Results that hold a secret say so, and are to be freed with string_wipe().
  */
 #ifndef FETCH_AUTH_H
 #define FETCH_AUTH_H

@@ -13,18 +13,11 @@
 #include "engine/base/json.h"
 #include "engine/base/limits.h"
 
-void secret_free(char *secret)
-{
-	if (secret)
-		explicit_bzero(secret, strlen(secret));
-	free(secret);
-}
-
 void credentials_free(struct credentials *creds)
 {
-	secret_free(creds->user);
-	secret_free(creds->password);
-	secret_free(creds->identity_token);
+	string_wipe(creds->user);
+	string_wipe(creds->password);
+	string_wipe(creds->identity_token);
 	free(creds->origin);
 	*creds = (struct credentials){0};
 }

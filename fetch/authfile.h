@@ -15,8 +15,6 @@ struct credentials {
 	char *origin;         /* "--creds", or the file, for messages */
 };
 
-/* Wiped, then freed. NULL is fine. */
-void secret_free(char *secret);
 void credentials_free(struct credentials *creds);
 static inline bool credentials_known(const struct credentials *creds)
 {

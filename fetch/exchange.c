@@ -233,8 +233,8 @@ static void on_token(void *payload, const struct token_failure *failure)
 
 static void drop_authorization(struct exchange *x)
 {
-	secret_free(STEAL(x->authorization));
-	secret_free(STEAL(x->token));
+	string_wipe(STEAL(x->authorization));
+	string_wipe(STEAL(x->token));
 	x->sent = AUTH_NONE;
 }
 

@@ -48,8 +48,8 @@ static char *key_text(const struct token_key *key)
 
 static void token_free(struct token *token)
 {
-	secret_free(token->key);
-	secret_free(token->text);
+	string_wipe(token->key);
+	string_wipe(token->text);
 	free(token);
 }
 
@@ -92,8 +92,8 @@ static bool cache_put(struct token_cache *cache, char *key, char *text, uint32_t
 	unsigned count = 1;
 
 	if (!token) {
-		secret_free(key);
-		secret_free(text);
+		string_wipe(key);
+		string_wipe(text);
 		return false;
 	}
 	while (*at) {
@@ -125,7 +125,7 @@ const char *token_cached(struct token_cache *cache, const struct token_key *key)
 	for (struct token *t = cache->tokens; text && t && !found; t = t->next)
 		if (t->renew_ms > now && !strcmp(t->key, text))
 			found = t->text;
-	secret_free(text);
+	string_wipe(text);
 	return found;
 }
 
@@ -148,8 +148,8 @@ static void fetch_free(struct token_fetch *fetch)
 		*at = fetch->next;
 	transfer_stop(fetch->transfer);
 	wipe_body(fetch);
-	secret_free(fetch->key);
-	secret_free(fetch->authorization);
+	string_wipe(fetch->key);
+	string_wipe(fetch->authorization);
 	free(fetch->get_url);
 	free(fetch);
 }
@@ -311,7 +311,7 @@ static int fetch_start(struct token_fetch *fetch, const struct token_key *key, s
 
 	int rc = fetch_send(fetch, key->scope.realm, form, err);
 
-	secret_free(form);
+	string_wipe(form);
 	if (password)
 		fetch->get_url = STEAL(url);
 	return rc;
@@ -342,13 +342,13 @@ int token_request(struct token_cache *cache, const struct token_transport *trans
 	struct token_fetch *fetch = own ? NULL : fetch_under_way(*transport->fetches, text);
 
 	if (fetch) {
-		secret_free(text);
+		string_wipe(text);
 		wait_for(fetch, wait);
 		return 0;
 	}
 	fetch = calloc(1, sizeof(*fetch));
 	if (!fetch) {
-		secret_free(text);
+		string_wipe(text);
 		return error_nomem(err);
 	}
 	fetch->cache = cache;

@@ -134,6 +134,13 @@ void hex_encode(const uint8_t *data, size_t len, char *out)
 	out[2 * len] = 0;
 }
 
+void string_wipe(char *secret)
+{
+	if (secret)
+		explicit_bzero(secret, strlen(secret));
+	free(secret);
+}
+
 uint64_t now_ns(void)
 {
 	struct timespec t;

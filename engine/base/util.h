@@ -81,6 +81,9 @@ ssize_t base64_decode(const char *text, size_t len, uint8_t *out);
 /* Lower-case hex; out needs 2 * len + 1 bytes. */
 void hex_encode(const uint8_t *data, size_t len, char *out);
 
+/* Frees a string that held a secret, wiped first. NULL is fine. */
+void string_wipe(char *secret);
+
 /* Monotonic clock. */
 uint64_t now_ns(void);
 uint64_t now_ms(void);
