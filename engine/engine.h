@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The engine object and the seams between the files of engine/.
+ */
+#ifndef ENGINE_ENGINE_H
+#define ENGINE_ENGINE_H
+
+#include "engine/base/pool.h"
+#include "engine/store.h"
+#include "fetch/source.h"
+
+/* How the memory budget is split; see docs/internals.md. */
+struct memory_plan {
+	size_t chunk_bytes;
+	size_t chunk_count;
+	size_t share_max;     /* chunks one stage boundary may hold */
+	size_t window_bytes;  /* zstd window of one layer */
+	unsigned jobs;        /* layers in progress at once */
+};
+
+#define SHARE_RESERVED 2u /* chunks promised to each stage boundary: one being filled, one being emptied */
+
+struct cpull_engine {
+	struct log log;
+	struct store *store;
+	struct memory_plan plan;
+	enum cpull_io io;
+	bool durable;
+
+	pthread_mutex_t lock; /* guards what follows */
+	struct pool *pool;       /* made by the first layer */
+	struct fetcher *fetcher; /* made by the first pull */
+	unsigned jobs_running;
+	unsigned pulls;
+};
+
+/* Pure; memory and jobs as the caller gave them (0: default). CPULL_ERR_USAGE below the minimum. */
+MUST_CHECK int memory_plan_make(uint64_t memory_bytes, unsigned jobs, struct memory_plan *out,
+				struct cpull_error *err);
+MUST_CHECK int engine_get_fetcher(struct cpull_engine *engine, struct fetcher **out, struct cpull_error *err);
+MUST_CHECK int engine_get_pool(struct cpull_engine *engine, struct pool **out, struct cpull_error *err);
+/* A layer's place among those in progress; false when all are taken. */
+bool engine_job_begin(struct cpull_engine *engine);
+void engine_job_end(struct cpull_engine *engine);
+
+#endif

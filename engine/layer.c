@@ -1,0 +1,413 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * One layer's chain. The open thread owns the blob, the cipher and the decompressor; the write thread owns the diff_id
+ * hasher and the layer writer; chunks go from one to the other through a queue. The first stage that fails closes the queue
+ * and cancels the shares, so its neighbour ends too; the first error is the one that is reported, with one exception: when
+ * the content turns out bad (no gzip, no tar), the rest of the blob is still hashed, since a blob that was tampered with must
+ * be called that and not a broken image.
+ */
+#include "engine/layer.h"
+
+#include <stdatomic.h>
+#include <string.h>
+
+#include "engine/base/error.h"
+#include "engine/base/queue.h"
+#include "engine/base/thread.h"
+#include "engine/decompress.h"
+
+struct layer_job {
+	struct layer_job_options o;
+	struct pool_share *in;  /* fetch → open */
+	struct pool_share *out; /* open → write */
+	struct queue queue;
+	struct blob *blob;
+	struct layer_cipher *cipher;
+	struct decompress *decompress;
+	struct hasher *diff_hasher;
+	struct layer_writer *writer;
+	pthread_t opener, sink;
+	bool opener_started, sink_started;
+
+	atomic_uint_fast64_t unpacked;
+	uint64_t unpack_limit;
+	struct layer_writer_stats written;
+	struct cpull_stage_stats open_stats, write_stats; /* each by its own thread until joined */
+
+	pthread_mutex_t lock;
+	struct cpull_error err; /* the first */
+	atomic_int left;        /* threads still running */
+};
+
+/* Failures of the content, which are only as good as the blob it came from. */
+static bool is_content_failure(int code)
+{
+	return code == CPULL_ERR_DECOMPRESS || code == CPULL_ERR_TAR || code == CPULL_ERR_MEDIA_TYPE ||
+	       code == CPULL_ERR_WHITEOUT || code == CPULL_ERR_ESCAPE || code == CPULL_ERR_LIMIT ||
+	       code == CPULL_ERR_XATTR || code == CPULL_ERR_UNSUPPORTED;
+}
+
+/* First error wins; everything that could wait is woken. */
+static void job_fail(struct layer_job *job, const struct cpull_error *err)
+{
+	pthread_mutex_lock(&job->lock);
+	if (!job->err.code)
+		job->err = *err;
+	pthread_mutex_unlock(&job->lock);
+	queue_close(&job->queue, err->code);
+	pool_share_cancel(job->out);
+	if (!is_content_failure(err->code))
+		pool_share_cancel(job->in);
+	job->o.changed(job->o.changed_payload);
+}
+
+static int job_code(struct layer_job *job)
+{
+	pthread_mutex_lock(&job->lock);
+	int code = job->err.code;
+
+	pthread_mutex_unlock(&job->lock);
+	return code;
+}
+
+void layer_job_cancel(struct layer_job *job, int code)
+{
+	struct cpull_error err = {0};
+
+	error_set(&err, code, "stopped");
+	job_fail(job, &err);
+}
+
+enum layer_job_state layer_job_state(struct layer_job *job)
+{
+	int code = job_code(job);
+
+	if (atomic_load(&job->left) == 0)
+		return JOB_ENDED;
+	if (!code)
+		return JOB_RUNNING;
+	return is_content_failure(code) ? JOB_JUDGING : JOB_FAILED;
+}
+
+static void thread_ends(struct layer_job *job)
+{
+	if (atomic_fetch_sub(&job->left, 1) == 1)
+		job->o.changed(job->o.changed_payload);
+}
+
+/* A pool or queue that was cancelled by the other side: the reason is already noted. */
+static int stopped(struct cpull_error *err)
+{
+	return error_set(err, CPULL_ERR_CANCELLED, "stopped");
+}
+
+/* ---- open ---- */
+
+static void hand_over(struct layer_job *job, struct chunk *chunk)
+{
+	job->open_stats.bytes += chunk->len;
+	queue_push(&job->queue, chunk);
+}
+
+static int check_unpacked(struct layer_job *job, uint64_t unpacked, struct cpull_error *err)
+{
+	if (unpacked <= job->unpack_limit)
+		return 0;
+	return error_set(err, CPULL_ERR_LIMIT,
+			 "it unpacks to more than %llu bytes from a blob of %llu: a decompression bomb",
+			 (unsigned long long)job->unpack_limit, (unsigned long long)job->o.descriptor->size);
+}
+
+/* Decompresses one chunk of the blob. *filling is the output chunk that is not full yet, or NULL. */
+static int open_chunk(struct layer_job *job, const struct chunk *in, struct chunk **filling, struct cpull_error *err)
+{
+	size_t room = job->o.engine->plan.chunk_bytes;
+	struct decompress_io io = {.in = in->data, .in_len = in->len};
+	bool full;
+
+	do {
+		if (!*filling && !(*filling = pool_get(job->out, &job->open_stats.wait_output_ns)))
+			return stopped(err);
+		io.out = (*filling)->data;
+		io.out_len = room;
+		io.out_pos = (*filling)->len;
+
+		int rc = decompress_run(job->decompress, &io, err);
+
+		if (rc)
+			return rc;
+		(*filling)->len = (uint32_t)io.out_pos;
+		full = io.out_pos == room;
+		if (full) {
+			hand_over(job, STEAL(*filling));
+			rc = check_unpacked(job, job->open_stats.bytes, err);
+			if (rc)
+				return rc;
+		}
+		/* a full output may hide more that the decompressor holds back */
+	} while (full || io.in_pos < io.in_len);
+	return 0;
+}
+
+static int open_blob(struct layer_job *job, struct chunk **filling, struct cpull_error *err)
+{
+	struct chunk *in;
+	int rc;
+
+	while (!(rc = blob_read(job->blob, &in, &job->open_stats.wait_input_ns, err)) && in) {
+		rc = layer_cipher_update(job->cipher, in->data, in->len, err);
+		if (!rc && decompress_kind(job->decompress) == DECOMPRESS_NONE) {
+			/* plain tar: the chunk itself goes on, no copy */
+			if (*filling)
+				hand_over(job, STEAL(*filling));
+			hand_over(job, in);
+			rc = check_unpacked(job, job->open_stats.bytes, err);
+		} else {
+			if (!rc)
+				rc = open_chunk(job, in, filling, err);
+			chunk_put(in);
+		}
+		if (rc)
+			return rc;
+	}
+	return rc;
+}
+
+/* The verdicts on the blob come first: a damaged blob is reported as that, whatever else it caused downstream. */
+static int finish_blob(struct layer_job *job, struct chunk **filling, struct cpull_error *err)
+{
+	int rc = layer_cipher_final(job->cipher, err);
+
+	if (!rc)
+		rc = decompress_finish(job->decompress, err);
+	if (!rc && *filling)
+		hand_over(job, STEAL(*filling));
+	return rc ? rc : check_unpacked(job, job->open_stats.bytes, err);
+}
+
+/* Hashes what is left of the blob after its content made a stage fail, and puts its verdict in the place of that
+ * failure when the blob itself is wrong. */
+static void judge_blob(struct layer_job *job)
+{
+	struct cpull_error err = {0};
+	struct chunk *in;
+	int rc;
+
+	while (!(rc = blob_read(job->blob, &in, &job->open_stats.wait_input_ns, &err)) && in) {
+		rc = layer_cipher_update(job->cipher, in->data, in->len, &err);
+		chunk_put(in);
+		if (rc)
+			return;
+	}
+	if (rc || !layer_cipher_final(job->cipher, &err))
+		return;
+	pthread_mutex_lock(&job->lock);
+	job->err = err;
+	pthread_mutex_unlock(&job->lock);
+}
+
+static void *opener_main(void *payload)
+{
+	struct layer_job *job = payload;
+	struct cpull_error err = {0};
+	struct chunk *filling = NULL;
+	uint64_t since = now_ns();
+	bool at_end = false;
+	int rc = open_blob(job, &filling, &err);
+
+	if (!rc) {
+		at_end = true;
+		rc = finish_blob(job, &filling, &err);
+	}
+	if (rc)
+		job_fail(job, &err);
+	else
+		queue_close(&job->queue, 0);
+	chunk_put(filling);
+	if (rc && !at_end && is_content_failure(job_code(job)))
+		judge_blob(job);
+	job->open_stats.busy_ns =
+		now_ns() - since - job->open_stats.wait_input_ns - job->open_stats.wait_output_ns;
+	thread_ends(job);
+	return NULL;
+}
+
+/* ---- write ---- */
+
+static int write_chunks(struct layer_job *job, struct cpull_error *err)
+{
+	struct chunk *chunk;
+	int rc;
+
+	while (!(rc = queue_pop(&job->queue, &chunk, &job->write_stats.wait_input_ns)) && chunk) {
+		rc = hasher_update(job->diff_hasher, chunk->data, chunk->len);
+		if (rc)
+			error_set(err, rc, "hashing the layer");
+		else
+			rc = layer_writer_feed(job->writer, chunk, err);
+		job->write_stats.bytes += chunk->len;
+		atomic_fetch_add_explicit(&job->unpacked, chunk->len, memory_order_relaxed);
+		chunk_put(chunk);
+		if (rc)
+			return rc;
+	}
+	return rc ? stopped(err) : 0;
+}
+
+static int check_diff_id(struct layer_job *job, struct cpull_error *err)
+{
+	struct digest got;
+	char want_text[DIGEST_TEXT_BYTES], got_text[DIGEST_TEXT_BYTES];
+	int rc = hasher_final(job->diff_hasher, &got);
+
+	if (rc)
+		return error_set(err, rc, "hashing the layer");
+	if (digest_equal(&got, job->o.diff_id))
+		return 0;
+	digest_format(job->o.diff_id, want_text);
+	digest_format(&got, got_text);
+	return error_set(err, CPULL_ERR_DIFF_ID, "the image config promises diff_id %s, but it unpacks to %s", want_text,
+			 got_text);
+}
+
+static void *sink_main(void *payload)
+{
+	struct layer_job *job = payload;
+	struct cpull_error err = {0};
+	uint64_t since = now_ns();
+	int rc = write_chunks(job, &err);
+
+	if (!rc)
+		rc = check_diff_id(job, &err);
+	if (!rc)
+		rc = layer_writer_finish(job->writer, &job->written, &err);
+	if (rc)
+		job_fail(job, &err);
+	job->write_stats.busy_ns = now_ns() - since - job->write_stats.wait_input_ns;
+	thread_ends(job);
+	return NULL;
+}
+
+/* ---- life ---- */
+
+static int make_stages(struct layer_job *job, struct pool *pool, struct cpull_error *err)
+{
+	const struct memory_plan *plan = &job->o.engine->plan;
+	struct layer_writer_options writer = {
+		.dirfd = job->o.stage->root_fd, .io = job->o.engine->io, .log = &job->o.engine->log};
+	int rc = pool_share_open(pool, SHARE_RESERVED, plan->share_max, &job->in);
+
+	if (!rc)
+		rc = pool_share_open(pool, SHARE_RESERVED, plan->share_max, &job->out);
+	if (rc)
+		return error_set(err, rc, "no memory in the pool for another layer");
+	rc = layer_cipher_new(job->o.blob_digest, job->o.key, &job->cipher, err);
+	if (!rc)
+		rc = decompress_new(plan->window_bytes, &job->decompress, err);
+	if (!rc)
+		rc = hasher_new(job->o.diff_id->algorithm, &job->diff_hasher, err);
+	if (!rc)
+		rc = layer_writer_new(&writer, &job->writer, err);
+	if (!rc)
+		rc = source_open_blob(job->o.source, job->o.descriptor, job->in, &job->blob, err);
+	return rc;
+}
+
+int layer_job_start(const struct layer_job_options *options, struct layer_job **out, struct cpull_error *err)
+{
+	struct layer_job *job = calloc(1, sizeof(*job));
+	struct pool *pool;
+	int rc;
+
+	if (!job)
+		return error_nomem(err);
+	job->o = *options;
+	queue_init(&job->queue);
+	pthread_mutex_init(&job->lock, NULL);
+	job->unpack_limit = MAX(options->descriptor->size * LIMIT_UNPACK_RATIO, LIMIT_UNPACK_FLOOR_BYTES);
+	job->unpack_limit = MIN(job->unpack_limit, LIMIT_UNPACK_BYTES);
+	rc = engine_get_pool(options->engine, &pool, err);
+	if (!rc)
+		rc = make_stages(job, pool, err);
+	if (rc) {
+		layer_job_free(job);
+		return rc;
+	}
+	*out = job;
+
+	/* From here on the outcome comes by changed() and layer_job_finish(), also when a thread cannot be started. */
+	atomic_store(&job->left, 3);
+	struct cpull_error start_err = {0};
+
+	job->opener_started = !thread_start(&job->opener, "cpull-open", opener_main, job, &start_err);
+	if (job->opener_started)
+		job->sink_started = !thread_start(&job->sink, "cpull-write", sink_main, job, &start_err);
+	if (!job->opener_started || !job->sink_started)
+		job_fail(job, &start_err);
+	for (int i = job->opener_started + job->sink_started; i < 3; i++)
+		thread_ends(job);
+	return 0;
+}
+
+void layer_job_progress(struct layer_job *job, struct layer_progress *out)
+{
+	out->fetched_bytes = blob_received(job->blob);
+	out->unpacked_bytes = atomic_load_explicit(&job->unpacked, memory_order_relaxed);
+}
+
+int layer_job_finish(struct layer_job *job, struct cpull_error *err)
+{
+	if (job->opener_started)
+		pthread_join(job->opener, NULL);
+	if (job->sink_started)
+		pthread_join(job->sink, NULL);
+	job->opener_started = job->sink_started = false;
+	if (job->err.code && err)
+		*err = job->err;
+	return job->err.code;
+}
+
+struct layer_writer *layer_job_writer(struct layer_job *job)
+{
+	return job->writer;
+}
+
+static void add_stage(struct cpull_stage_stats *sum, const struct cpull_stage_stats *one)
+{
+	sum->bytes += one->bytes;
+	sum->busy_ns += one->busy_ns;
+	sum->wait_input_ns += one->wait_input_ns;
+	sum->wait_output_ns += one->wait_output_ns;
+}
+
+void layer_job_add_stats(const struct layer_job *job, struct cpull_stats *stats)
+{
+	stats->bytes_fetched += blob_received(job->blob);
+	stats->bytes_unpacked += job->write_stats.bytes;
+	stats->entries += job->written.entries;
+	if (job->written.uring)
+		stats->io = "uring";
+	add_stage(&stats->open, &job->open_stats);
+	add_stage(&stats->write, &job->write_stats);
+}
+
+uint64_t layer_job_entries(const struct layer_job *job)
+{
+	return job->written.entries;
+}
+
+void layer_job_free(struct layer_job *job)
+{
+	if (!job)
+		return;
+	blob_close(job->blob);
+	queue_destroy(&job->queue);
+	layer_writer_free(job->writer);
+	hasher_free(job->diff_hasher);
+	decompress_free(job->decompress);
+	layer_cipher_free(job->cipher);
+	pool_share_close(job->in);
+	pool_share_close(job->out);
+	pthread_mutex_destroy(&job->lock);
+	free(job);
+}

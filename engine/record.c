@@ -1,0 +1,191 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Image records. Called from pull threads and API callers; the files are replaced by rename, so a reader sees one record or
+ * the other.
+ */
+#include "engine/record.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+
+#include "crypto/digest.h"
+#include "engine/base/error.h"
+#include "engine/base/fs.h"
+
+#define RECORD_VERSION 1
+#define RECORD_NAME_BYTES (64 + sizeof(".json"))
+
+/* A reference may be longer than a file name and holds slashes: its hash names the file. */
+static int record_name(const char *reference, char out[RECORD_NAME_BYTES])
+{
+	struct hasher *hasher;
+	struct digest digest;
+	int rc = hasher_new(DIGEST_SHA256, &hasher, NULL);
+
+	if (rc)
+		return rc;
+	rc = hasher_update(hasher, reference, strlen(reference));
+	if (!rc)
+		rc = hasher_final(hasher, &digest);
+	hasher_free(hasher);
+	if (rc)
+		return rc;
+	hex_encode(digest.value, 32, out);
+	memcpy(out + 64, ".json", sizeof(".json"));
+	return 0;
+}
+
+static json_t *pack_layers(const struct record *record)
+{
+	json_t *layers = json_array();
+
+	for (size_t i = 0; layers && i < record->layer_count; i++) {
+		const struct record_layer *l = &record->layers[i];
+		json_t *one = json_pack("{s:s, s:s, s:s, s:s, s:I, s:b}", "digest", l->digest, "diff_id", l->diff_id,
+					"media_type", l->media_type, "key", l->key, "size", (json_int_t)l->size,
+					"encrypted", l->encrypted);
+
+		if (json_array_append_new(layers, one)) {
+			json_decref(layers);
+			return NULL;
+		}
+	}
+	return layers;
+}
+
+int record_save(struct store *store, const struct record *record, struct cpull_error *err)
+{
+	char name[RECORD_NAME_BYTES];
+	json_t *layers = pack_layers(record);
+	CLEANUP_JSON json_t *root = json_pack(
+		"{s:i, s:s, s:s, s:s, s:s, s:s, s:s, s:b, s:I, s:s, s:s, s:o}", "version", RECORD_VERSION, "reference",
+		record->reference, "manifest_digest", record->manifest_digest, "config_digest", record->config_digest,
+		"platform", record->platform, "wanted", record->wanted, "boot_id", store->boot_id, "durable", record->durable, "pulled_at",
+		(json_int_t)record->pulled_at, "manifest", record->manifest, "config", record->config, "layers", layers);
+	CLEANUP_FREE char *text = root ? json_dumps(root, JSON_COMPACT) : NULL;
+
+	if (!text)
+		return error_nomem(err);
+	if (record_name(record->reference, name))
+		return error_nomem(err);
+
+	CLEANUP_FD int lock = store_lock(store, STORE_SHARED, err);
+
+	if (lock < 0)
+		return lock;
+	return fs_replace_file(store->images_fd, name, text, strlen(text), record->durable, err);
+}
+
+/* The stored text must still be what its digest says (a damaged store is found, not believed). */
+static bool text_fits(const char *digest_text, const char *text)
+{
+	struct digest digest;
+
+	return digest_text && text && !digest_parse(digest_text, &digest, NULL) &&
+	       !digest_check(&digest, text, strlen(text), "record", NULL);
+}
+
+static bool read_layer(const json_t *from, struct record_layer *out)
+{
+	out->digest = json_string_at(from, "digest");
+	out->diff_id = json_string_at(from, "diff_id");
+	out->media_type = json_string_at(from, "media_type");
+	out->key = json_string_at(from, "key");
+	out->encrypted = json_is_true(json_object_get(from, "encrypted"));
+	/* the key becomes a path */
+	return out->digest && out->diff_id && out->media_type && out->key && !strchr(out->key, '/') &&
+	       out->key[0] != '.' && strlen(out->key) < STORE_KEY_BYTES && json_u64_at(from, "size", &out->size);
+}
+
+static bool read_layers(const json_t *from, struct record *out)
+{
+	size_t count = json_array_size(from);
+
+	if (count == 0 || count > LIMIT_LAYERS)
+		return false;
+	out->layers = calloc(count, sizeof(*out->layers));
+	if (!out->layers)
+		return false;
+	out->layer_count = count;
+	for (size_t i = 0; i < count; i++)
+		if (!read_layer(json_array_get(from, i), &out->layers[i]))
+			return false;
+	return true;
+}
+
+static bool read_record(struct store *store, struct record *out)
+{
+	const char *boot = json_string_at(out->root, "boot_id");
+
+	out->reference = json_string_at(out->root, "reference");
+	out->manifest_digest = json_string_at(out->root, "manifest_digest");
+	out->config_digest = json_string_at(out->root, "config_digest");
+	out->platform = json_string_at(out->root, "platform");
+	out->wanted = json_string_at(out->root, "wanted");
+	out->manifest = json_string_at(out->root, "manifest");
+	out->config = json_string_at(out->root, "config");
+	out->pulled_at = json_integer_value(json_object_get(out->root, "pulled_at"));
+	out->durable = json_is_true(json_object_get(out->root, "durable"));
+	return out->reference && out->platform && out->wanted && boot && (out->durable || strcmp(boot, store->boot_id) == 0) &&
+	       text_fits(out->manifest_digest, out->manifest) && text_fits(out->config_digest, out->config) &&
+	       read_layers(json_object_get(out->root, "layers"), out);
+}
+
+int record_load_file(struct store *store, const char *name, struct record *out)
+{
+	CLEANUP_FREE char *path = format_string("%s/images/%s", store->path, name);
+	CLEANUP_BYTES struct bytes text = {0};
+
+	*out = (struct record){0};
+	if (!path || file_read(path, LIMIT_RECORD_BYTES, "record", &text, NULL) ||
+	    json_parse(text.data, text.len, CPULL_ERR_STORAGE, "record", &out->root, NULL))
+		return 0;
+	if (read_record(store, out))
+		return 1;
+	record_free(out);
+	return 0;
+}
+
+int record_load(struct store *store, const char *reference, struct record *out)
+{
+	char name[RECORD_NAME_BYTES];
+
+	if (record_name(reference, name) || !record_load_file(store, name, out))
+		return 0;
+	if (strcmp(out->reference, reference) == 0)
+		return 1;
+	record_free(out);
+	return 0;
+}
+
+void record_free(struct record *record)
+{
+	free(record->layers);
+	json_decref(record->root);
+	*record = (struct record){0};
+}
+
+int record_remove(struct store *store, const char *reference, struct cpull_error *err)
+{
+	char name[RECORD_NAME_BYTES];
+
+	if (record_name(reference, name))
+		return error_nomem(err);
+	if (unlinkat(store->images_fd, name, 0) && errno != ENOENT)
+		return error_sys(err, CPULL_ERR_STORAGE, errno, "removing the record of %s", reference);
+	return 0;
+}
+
+bool record_layers_ready(struct store *store, const struct record *record, struct layer_ref *refs)
+{
+	for (size_t i = 0; i < record->layer_count; i++) {
+		if (!refs ? store_layer_trusted(store, record->layers[i].key)
+			  : store_layer_pin(store, record->layers[i].key, &refs[i]))
+			continue;
+		while (refs && i-- > 0)
+			layer_ref_drop(&refs[i]);
+		return false;
+	}
+	return true;
+}

@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Image records: what a verified pull leaves behind so that an image can be listed, mounted and pulled again without
+ * the network. A record holds the manifest and the config themselves, and is used only when their digests still
+ * fit and every layer it names can be trusted.
+ */
+#ifndef ENGINE_RECORD_H
+#define ENGINE_RECORD_H
+
+#include "engine/store.h"
+
+struct record_layer {
+	const char *digest;
+	const char *diff_id;
+	const char *media_type;
+	const char *key; /* of layers/ */
+	uint64_t size;
+	bool encrypted;
+};
+
+struct record {
+	json_t *root; /* owns the strings */
+	const char *reference;
+	const char *manifest_digest;
+	const char *config_digest;
+	const char *platform;
+	const char *wanted; /* the platform that was asked for, which for another choice means another image */
+	const char *manifest;
+	const char *config;
+	int64_t pulled_at;
+	bool durable;
+	struct record_layer *layers; /* lowest first */
+	size_t layer_count;
+};
+
+/* Writes (replaces) the record of record->reference; `root` is not looked at. */
+MUST_CHECK int record_save(struct store *store, const struct record *record, struct cpull_error *err);
+/* 1 with *out set when there is a sound record for the reference, else 0. Layers are not looked at. */
+int record_load(struct store *store, const char *reference, struct record *out);
+/* The same by file name in images/. */
+int record_load_file(struct store *store, const char *name, struct record *out);
+void record_free(struct record *record);
+/* Removes the record's file. The store must be locked exclusive. */
+MUST_CHECK int record_remove(struct store *store, const char *reference, struct cpull_error *err);
+/* Are all layers there and trusted? Pins them into refs[0…layer_count) when refs is not NULL; on false none is pinned. */
+bool record_layers_ready(struct store *store, const struct record *record, struct layer_ref *refs);
+
+#endif

@@ -1,0 +1,463 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The store's directories, layers and locks. Called from the pull threads and from the API's callers; a struct store is
+ * read-only after store_open(), everything else is in the file system and guarded by flock, whose owner is the
+ * open file: so it works the same between threads, engines and processes, and a dead owner's lock is free.
+ */
+#include "engine/store.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdatomic.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+
+#include "engine/base/error.h"
+#include "engine/base/fs.h"
+
+#define LAYER_FILE "layer.json"
+#define DURABLE_MARK "durable"
+#define TRASH_PREFIX ".trash-"
+#define LAYER_VERSION 1
+
+/* ---- opening ---- */
+
+static int read_boot_id(char out[40], struct cpull_error *err)
+{
+	CLEANUP_BYTES struct bytes text = {0};
+	int rc = file_read("/proc/sys/kernel/random/boot_id", 64, "boot id", &text, err);
+
+	if (rc)
+		return rc;
+	snprintf(out, 40, "%.36s", text.data);
+	return 0;
+}
+
+/* Makes the path and its parents, like mkdir -p. */
+static int make_path(const char *path, struct cpull_error *err)
+{
+	char part[PATH_MAX];
+
+	if (strlen(path) >= sizeof(part))
+		return error_set(err, CPULL_ERR_USAGE, "store path is longer than %d bytes", PATH_MAX - 1);
+	for (const char *at = path; *at; at++) {
+		if (at[1] != '/' && at[1] != 0)
+			continue;
+		snprintf(part, sizeof(part), "%.*s", (int)(at - path + 1), path);
+		if (mkdir(part, 0755) && errno != EEXIST && errno != EISDIR)
+			return error_sys(err, CPULL_ERR_STORAGE, errno, "making store directory %s", part);
+	}
+	return 0;
+}
+
+static int open_dirs(struct store *store, struct cpull_error *err)
+{
+	static const char *const names[] = {"layers", "staging", "images", "mounts"};
+	int *fds[] = {&store->layers_fd, &store->staging_fd, &store->images_fd, &store->mounts_fd};
+
+	for (size_t i = 0; i < ARRAY_LEN(names); i++) {
+		/* what is inside is root's: setuid files of images must not be in other users' reach */
+		int rc = fs_make_dir(store->fd, names[i], 0700, err);
+
+		if (rc)
+			return error_wrap(err, "store %s", store->path);
+		*fds[i] = fs_open_dir(store->fd, names[i]);
+		if (*fds[i] < 0)
+			return error_sys(err, CPULL_ERR_STORAGE, errno, "opening %s of store %s", names[i],
+					 store->path);
+	}
+	return 0;
+}
+
+static int trash(struct store *store, int dirfd, const char *name, char out[64])
+{
+	static atomic_uint serial;
+
+	snprintf(out, 64, TRASH_PREFIX "%d-%u-%lx", (int)getpid(), atomic_fetch_add(&serial, 1),
+		 (unsigned long)now_ns());
+	return renameat(dirfd, name, store->staging_fd, out);
+}
+
+static void remove_staged(struct store *store, const char *name)
+{
+	struct cpull_error err = {0};
+
+	if (fs_remove_tree(store->staging_fd, name, &err))
+		log_warn(store->log, "leaving %s/staging/%s behind: %s", store->path, name, err.message);
+}
+
+/* Removes one thing of staging/ if nobody works on it. */
+static void sweep_one(struct store *store, const char *name)
+{
+	CLEANUP_FD int fd = fs_open_dir(store->staging_fd, name);
+	char away[64];
+
+	if (fd < 0) {
+		if (errno == ENOTDIR)
+			unlinkat(store->staging_fd, name, 0);
+		return;
+	}
+	if (strncmp(name, TRASH_PREFIX, strlen(TRASH_PREFIX)) == 0) {
+		remove_staged(store, name);
+		return;
+	}
+	if (flock(fd, LOCK_EX | LOCK_NB) || !fs_same_file(fd, store->staging_fd, name))
+		return;
+	log_debug(store->log, "sweeping %s, its owner is gone", name);
+	if (trash(store, store->staging_fd, name, away) == 0)
+		remove_staged(store, away);
+}
+
+static void sweep(struct store *store)
+{
+	CLEANUP_DIR DIR *dir = fs_list(store->staging_fd, ".");
+	const struct dirent *entry;
+
+	while (dir && (entry = readdir(dir)))
+		if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
+			sweep_one(store, entry->d_name);
+}
+
+int store_open(const char *path, struct log *log, struct store **out, struct cpull_error *err)
+{
+	struct store *store = calloc(1, sizeof(*store));
+	int rc;
+
+	if (!store)
+		return error_nomem(err);
+	*store = (struct store){.fd = -1, .layers_fd = -1, .staging_fd = -1, .images_fd = -1, .mounts_fd = -1,
+				.log = log};
+	rc = make_path(path, err);
+	if (!rc && !(store->path = realpath(path, NULL)))
+		rc = error_sys(err, CPULL_ERR_STORAGE, errno, "opening store %s", path);
+	if (!rc && (store->fd = open(store->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC)) < 0)
+		rc = error_sys(err, CPULL_ERR_STORAGE, errno, "opening store %s", path);
+	if (!rc)
+		rc = open_dirs(store, err);
+	if (!rc)
+		rc = read_boot_id(store->boot_id, err);
+	if (rc) {
+		store_close(store);
+		return rc;
+	}
+	sweep(store);
+	*out = store;
+	return 0;
+}
+
+void store_close(struct store *store)
+{
+	if (!store)
+		return;
+
+	int fds[] = {store->fd, store->layers_fd, store->staging_fd, store->images_fd, store->mounts_fd};
+
+	for (size_t i = 0; i < ARRAY_LEN(fds); i++)
+		if (fds[i] >= 0)
+			close(fds[i]);
+	free(store->path);
+	free(store);
+}
+
+int store_lock(struct store *store, enum store_lock_mode mode, struct cpull_error *err)
+{
+	int fd = openat(store->fd, "lock", O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
+
+	if (fd < 0)
+		return error_sys(err, CPULL_ERR_STORAGE, errno, "opening the lock of store %s", store->path);
+	while (flock(fd, mode == STORE_SHARED ? LOCK_SH : LOCK_EX)) {
+		if (errno == EINTR)
+			continue;
+
+		int num = errno;
+
+		close(fd);
+		return error_sys(err, CPULL_ERR_STORAGE, num, "locking store %s", store->path);
+	}
+	return fd;
+}
+
+/* ---- layers ---- */
+
+void store_layer_key(const char *diff_id, const char *parents, char out[STORE_KEY_BYTES])
+{
+	/* no colon: it separates directories in a lowerdir option */
+	const char *colon = strchr(diff_id, ':');
+
+	assert(colon);
+	snprintf(out, STORE_KEY_BYTES, "%.*s-%s%s%s", (int)(colon - diff_id), diff_id, colon + 1, parents ? "." : "",
+		 parents ? parents : "");
+}
+
+char *store_layer_path(const struct store *store, const char *key)
+{
+	return format_string("%s/layers/%s/fs", store->path, key);
+}
+
+static int read_at(int dirfd, const char *name, struct bytes *out)
+{
+	CLEANUP_FD int fd = openat(dirfd, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+	char block[4096];
+	ssize_t n;
+
+	if (fd < 0)
+		return CPULL_ERR_NOT_FOUND;
+	while ((n = read(fd, block, sizeof(block))) > 0)
+		if (bytes_append(out, block, (size_t)n, LIMIT_RECORD_BYTES))
+			return CPULL_ERR_LIMIT;
+	return n < 0 ? CPULL_ERR_STORAGE : 0;
+}
+
+/* Written in this boot, or synced in another? */
+static bool trusted(const struct store *store, int fd, const char *diff_id)
+{
+	CLEANUP_BYTES struct bytes text = {0};
+	CLEANUP_JSON json_t *root = NULL;
+
+	if (read_at(fd, LAYER_FILE, &text) ||
+	    json_parse(text.data, text.len, CPULL_ERR_STORAGE, LAYER_FILE, &root, NULL))
+		return false;
+
+	const char *boot = json_string_at(root, "boot_id"), *is = json_string_at(root, "diff_id");
+
+	if (!boot || !is || (diff_id && strcmp(is, diff_id) != 0))
+		return false;
+	return strcmp(boot, store->boot_id) == 0 || faccessat(fd, DURABLE_MARK, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
+}
+
+/* Under the shared store lock. */
+static int pin(struct store *store, const char *key, const char *diff_id, struct layer_ref *out)
+{
+	CLEANUP_FD int fd = fs_open_dir(store->layers_fd, key);
+	CLEANUP_FD int root = fd < 0 ? -1 : fs_open_dir(fd, "fs");
+
+	if (root < 0 || flock(root, LOCK_SH | LOCK_NB) || !trusted(store, fd, diff_id))
+		return 0;
+	out->fd = steal_fd(&root);
+	snprintf(out->key, sizeof(out->key), "%s", key);
+	return 1;
+}
+
+bool store_layer_trusted(struct store *store, const char *key)
+{
+	CLEANUP_FD int fd = fs_open_dir(store->layers_fd, key);
+
+	return fd >= 0 && trusted(store, fd, NULL);
+}
+
+int store_layer_pin(struct store *store, const char *key, struct layer_ref *out)
+{
+	CLEANUP_FD int lock = store_lock(store, STORE_SHARED, NULL);
+
+	return lock < 0 ? 0 : pin(store, key, NULL, out);
+}
+
+int store_layer_find(struct store *store, const char *diff_id, const char *parents, struct layer_ref *out)
+{
+	CLEANUP_FD int lock = store_lock(store, STORE_SHARED, NULL);
+	char key[STORE_KEY_BYTES];
+
+	if (lock < 0)
+		return 0;
+	store_layer_key(diff_id, NULL, key);
+	if (pin(store, key, diff_id, out))
+		return 1;
+	store_layer_key(diff_id, parents, key);
+	return pin(store, key, diff_id, out);
+}
+
+void layer_ref_drop(struct layer_ref *ref)
+{
+	if (ref->fd >= 0)
+		close(ref->fd);
+	ref->fd = -1;
+}
+
+/* ---- stages ---- */
+
+/* mkdir, open and lock; 0 when somebody came between and it is to be tried again. */
+static int own(struct store *store, const char *name, int *out, struct cpull_error *err)
+{
+	if (mkdirat(store->staging_fd, name, 0700) && errno != EEXIST)
+		return error_sys(err, CPULL_ERR_STORAGE, errno, "making staging directory %s/staging/%s",
+				 store->path, name);
+
+	CLEANUP_FD int fd = fs_open_dir(store->staging_fd, name);
+
+	if (fd < 0)
+		return errno == ENOENT ? 0
+				       : error_sys(err, CPULL_ERR_STORAGE, errno, "opening %s/staging/%s",
+						   store->path, name);
+	if (flock(fd, LOCK_EX | LOCK_NB)) {
+		*out = -1;
+		return 1;
+	}
+	if (!fs_same_file(fd, store->staging_fd, name))
+		return 0;
+	*out = steal_fd(&fd);
+	return 1;
+}
+
+static bool is_empty(int fd)
+{
+	CLEANUP_DIR DIR *dir = fs_list(fd, ".");
+	size_t entries = 0;
+
+	while (dir && readdir(dir))
+		entries++;
+	return dir && entries == 2; /* "." and ".." */
+}
+
+int store_stage(struct store *store, const char *diff_id, struct stage **out, struct cpull_error *err)
+{
+	char name[STORE_KEY_BYTES], away[64];
+	CLEANUP_FD int fd = -1;
+
+	store_layer_key(diff_id, NULL, name);
+	for (;;) {
+		int rc = own(store, name, &fd, err);
+
+		if (rc < 0)
+			return rc;
+		if (rc == 0)
+			continue;
+		if (fd < 0)
+			return 0;
+		if (is_empty(fd))
+			break;
+		/* a dead owner's leftovers: nothing of them is used */
+		if (trash(store, store->staging_fd, name, away) == 0)
+			remove_staged(store, away);
+		close(steal_fd(&fd));
+	}
+
+	struct stage *stage = calloc(1, sizeof(*stage));
+
+	if (!stage)
+		return error_nomem(err);
+	stage->fd = steal_fd(&fd);
+	stage->root_fd = -1;
+	snprintf(stage->name, sizeof(stage->name), "%s", name);
+
+	int rc = fs_make_dir(stage->fd, "fs", 0755, err);
+
+	if (!rc && (stage->root_fd = fs_open_dir(stage->fd, "fs")) < 0)
+		rc = error_sys(err, CPULL_ERR_STORAGE, errno, "opening %s/staging/%s/fs", store->path, name);
+	if (rc) {
+		store_stage_drop(store, stage);
+		return rc;
+	}
+	*out = stage;
+	return 1;
+}
+
+static void stage_free(struct stage *stage)
+{
+	if (stage->root_fd >= 0)
+		close(stage->root_fd);
+	if (stage->fd >= 0)
+		close(stage->fd);
+	free(stage);
+}
+
+void store_stage_drop(struct store *store, struct stage *stage)
+{
+	char away[64];
+
+	if (!stage)
+		return;
+	/* out of the way first, so that whoever waits for the lock finds a free name at once */
+	if (trash(store, store->staging_fd, stage->name, away) == 0)
+		remove_staged(store, away);
+	stage_free(stage);
+}
+
+static int write_facts(const struct store *store, int fd, const struct layer_facts *facts, struct cpull_error *err)
+{
+	CLEANUP_JSON json_t *root = json_pack("{s:i, s:s, s:s, s:b, s:s, s:I, s:I}", "version", LAYER_VERSION, "diff_id",
+					      facts->diff_id, "blob_digest", facts->blob_digest, "encrypted",
+					      facts->encrypted, "boot_id", store->boot_id, "unpacked_bytes",
+					      (json_int_t)facts->unpacked_bytes, "entries",
+					      (json_int_t)facts->entries);
+	CLEANUP_FREE char *text = root ? json_dumps(root, JSON_INDENT(1)) : NULL;
+
+	if (!text)
+		return error_nomem(err);
+	return fs_replace_file(fd, LAYER_FILE, text, strlen(text), false, err);
+}
+
+/* Under the shared store lock, which keeps every remover out between the rename and the shared flock. `away` gets the
+ * name of what had to make room, for the caller to remove. */
+static int publish(struct store *store, struct stage *stage, const char *key, char away[64], struct cpull_error *err)
+{
+	away[0] = 0;
+	if (renameat(store->staging_fd, stage->name, store->layers_fd, key) == 0)
+		return 0;
+	if (errno != ENOTEMPTY && errno != EEXIST)
+		return error_sys(err, CPULL_ERR_STORAGE, errno, "committing layer %s", key);
+	/* We own the diff_id's stage, so what is there was not trusted when we looked: another boot's. */
+	if (trash(store, store->layers_fd, key, away))
+		return error_sys(err, CPULL_ERR_STORAGE, errno, "replacing the untrusted layer %s", key);
+	if (renameat(store->staging_fd, stage->name, store->layers_fd, key))
+		return error_sys(err, CPULL_ERR_STORAGE, errno, "committing layer %s", key);
+	return 0;
+}
+
+int store_stage_commit(struct store *store, struct stage *stage, const char *key, const struct layer_facts *facts,
+		       struct layer_ref *out, struct cpull_error *err)
+{
+	int rc = write_facts(store, stage->fd, facts, err);
+	int lock = rc ? rc : store_lock(store, STORE_SHARED, err);
+	char away[64] = "";
+
+	rc = lock < 0 ? lock : publish(store, stage, key, away, err);
+	if (!rc)
+		flock(stage->root_fd, LOCK_SH);
+	if (lock >= 0)
+		close(lock);
+	if (away[0])
+		remove_staged(store, away);
+	if (rc) {
+		store_stage_drop(store, stage);
+		return rc;
+	}
+	out->fd = steal_fd(&stage->root_fd);
+	snprintf(out->key, sizeof(out->key), "%s", key);
+	stage_free(stage);
+	return 0;
+}
+
+int store_make_durable(struct store *store, const struct layer_ref *refs, size_t count, struct cpull_error *err)
+{
+	if (syncfs(store->fd))
+		return error_sys(err, CPULL_ERR_STORAGE, errno, "syncing store %s", store->path);
+	for (size_t i = 0; i < count; i++) {
+		CLEANUP_FD int dir = fs_open_dir(store->layers_fd, refs[i].key);
+		CLEANUP_FD int fd = openat(dir, DURABLE_MARK, O_WRONLY | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
+
+		if (fd < 0 || fsync(fd) || fsync(dir))
+			return error_sys(err, CPULL_ERR_STORAGE, errno, "marking layer %s as durable", refs[i].key);
+	}
+	return 0;
+}
+
+int store_layer_remove(struct store *store, const char *key, struct cpull_error *err)
+{
+	CLEANUP_FD int fd = fs_open_dir(store->layers_fd, key);
+	CLEANUP_FD int root = fd < 0 ? -1 : fs_open_dir(fd, "fs");
+	char away[64];
+
+	if (fd < 0)
+		return 0;
+	if (root >= 0 && flock(root, LOCK_EX | LOCK_NB))
+		return 0; /* a pull counts on it */
+	if (trash(store, store->layers_fd, key, away))
+		return error_sys(err, CPULL_ERR_STORAGE, errno, "removing layer %s", key);
+
+	int rc = fs_remove_tree(store->staging_fd, away, err);
+
+	return rc ? rc : 1;
+}

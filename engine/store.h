@@ -1,0 +1,96 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The store: committed layers, what is being staged, image records, mounts, and the locks that let many pulls, mounts
+ * and removals of many processes share it.
+ *
+ *   STORE/lock            shared while a layer is looked up, committed or a record is written; exclusive while something
+ *                         is taken away. Held for moments only.
+ *   STORE/layers/KEY/     fs/ and layer.json; KEY is "sha256-<hex>" of the diff_id, with ".<parents>" behind it when the
+ *                         content depends on the layers below. fs/ is flock'ed shared by every pull that counts on it.
+ *   STORE/staging/KEY/    what is under way; its directory is flock'ed by the owner, so a dead owner's is known by its
+ *                         lock being free. ".trash-*" is on its way out.
+ *   STORE/images/         one record an image, named by the hash of its reference.
+ *   STORE/mounts/         one directory a mount: mount.json, and upper/ and work/ of a writable one.
+ *
+ * A layer is trusted in the boot that wrote it, and in later ones only when it has the `durable` mark, which is made
+ * after everything was synced.
+ */
+#ifndef ENGINE_STORE_H
+#define ENGINE_STORE_H
+
+#include "engine/base/json.h"
+#include "engine/base/limits.h"
+#include "engine/base/log.h"
+
+#define STORE_KEY_BYTES 192
+#define STORE_PARENTS_HEX 32
+
+struct store {
+	char *path; /* absolute */
+	int fd;     /* STORE */
+	int layers_fd, staging_fd, images_fd, mounts_fd;
+	char boot_id[40];
+	struct log *log;
+};
+
+MUST_CHECK int store_open(const char *path, struct log *log, struct store **out, struct cpull_error *err);
+void store_close(struct store *store);
+
+enum store_lock_mode { STORE_SHARED, STORE_EXCLUSIVE };
+/* Returns a descriptor whose closing unlocks, or a negative code. */
+MUST_CHECK int store_lock(struct store *store, enum store_lock_mode mode, struct cpull_error *err);
+
+/* ---- layers ---- */
+
+/* A committed layer that is pinned: nobody removes it before layer_ref_drop(). */
+struct layer_ref {
+	int fd; /* the layer's root, its fs/, flock'ed shared; -1 when unset */
+	char key[STORE_KEY_BYTES];
+};
+
+/* KEY of a diff_id; parents NULL for a layer that stands alone. */
+void store_layer_key(const char *diff_id, const char *parents, char out[STORE_KEY_BYTES]);
+/* 1 with *out set when a trusted layer is there, under the plain key or the one with `parents`; 0 when not. */
+int store_layer_find(struct store *store, const char *diff_id, const char *parents, struct layer_ref *out);
+/* The same for an exact key. */
+int store_layer_pin(struct store *store, const char *key, struct layer_ref *out);
+/* Is it there and trusted now? Pins nothing and takes no lock, so it may be called with the store locked. */
+bool store_layer_trusted(struct store *store, const char *key);
+void layer_ref_drop(struct layer_ref *ref);
+/* "STORE/layers/KEY/fs"; to be freed. */
+char *store_layer_path(const struct store *store, const char *key);
+
+/* What layer.json says. */
+struct layer_facts {
+	const char *diff_id;
+	const char *blob_digest;
+	bool encrypted;
+	uint64_t unpacked_bytes;
+	uint64_t entries;
+};
+
+/* A layer under way, owned by this process. */
+struct stage {
+	int fd;      /* the staging directory, flock'ed exclusive */
+	int root_fd; /* its fs/ */
+	char name[STORE_KEY_BYTES];
+};
+
+/* 1 with *out set; 0 when another owner is at work on it (ask again later); negative: an error. */
+int store_stage(struct store *store, const char *diff_id, struct stage **out, struct cpull_error *err);
+/* Makes the stage a layer under `key` and pins it. Takes over the stage, also on failure. */
+MUST_CHECK int store_stage_commit(struct store *store, struct stage *stage, const char *key,
+				  const struct layer_facts *facts, struct layer_ref *out, struct cpull_error *err);
+/* Removes a stage and all in it. NULL is fine. */
+void store_stage_drop(struct store *store, struct stage *stage);
+/* Syncs everything written so far and marks the layers as durable. */
+MUST_CHECK int store_make_durable(struct store *store, const struct layer_ref *refs, size_t count,
+				  struct cpull_error *err);
+
+/* ---- shared by records and mounts ---- */
+
+/* Moves layers/key out of the way and deletes it, if no one has it pinned; 1 when it went. The store must be locked
+ * exclusive. */
+int store_layer_remove(struct store *store, const char *key, struct cpull_error *err);
+
+#endif
