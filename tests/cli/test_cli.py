@@ -1,0 +1,816 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Behaviour of the coco-pull program, run against the played library of fake_library.c.
+
+COCO_PULL_PROGRAM names the program, COCO_PULL_SOURCE the source tree (for the man page).
+"""
+import errno
+import fcntl
+import json
+import os
+import pty
+import re
+import select
+import signal
+import struct
+import subprocess
+import termios
+import time
+
+import pytest
+
+PROGRAM = os.environ["COCO_PULL_PROGRAM"]
+SOURCE = os.environ["COCO_PULL_SOURCE"]
+DIGEST = "sha256:00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff"
+ENVIRONMENT = {k: v for k, v in os.environ.items()
+               if not k.startswith(("COCO_PULL_", "FAKE_")) and k not in ("NO_COLOR", "TERM")}
+CLASSES = {
+    "internal": 1, "usage": 2, "memory": 1, "deadline": 124, "cancelled": 130, "network": 3, "stalled": 3,
+    "registry": 3, "auth": 4, "not_found": 10, "manifest": 8, "media_type": 8, "platform": 8, "unsupported": 8,
+    "limit": 8, "digest": 5, "size": 5, "diff_id": 5, "decompress": 8, "tar": 8, "escape": 8, "whiteout": 8,
+    "xattr": 9, "key": 6, "decrypt": 6, "policy": 7, "storage": 9, "space": 9, "permission": 9,
+}
+
+
+def default_signals():
+    # A shell that runs this in the background has SIGINT ignored, and the program rightly leaves it so.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def run(*args, env=None, **kw):
+    kw.setdefault("stdin", subprocess.DEVNULL)
+    return subprocess.run([PROGRAM, *args], env={**ENVIRONMENT, **(env or {})}, capture_output=True, text=True,
+                          timeout=30, preexec_fn=default_signals, **kw)
+
+
+def start(*args, env=None, **kw):
+    kw.setdefault("stdin", subprocess.DEVNULL)
+    kw.setdefault("stdout", subprocess.PIPE)
+    kw.setdefault("stderr", subprocess.PIPE)
+    return subprocess.Popen([PROGRAM, *args], env={**ENVIRONMENT, **(env or {})}, text=True,
+                            preexec_fn=default_signals, **kw)
+
+
+def wait_for_line(stream, needle):
+    for line in stream:
+        if needle in line:
+            return
+    pytest.fail(f"no line with {needle!r}")
+
+
+@pytest.fixture
+def echo(tmp_path):
+    """Runs the program and returns what the library was given, by call."""
+    def call(*args, env=None):
+        path = tmp_path / "echo"
+        path.unlink(missing_ok=True)
+        done = run(*args, env={**(env or {}), "FAKE_ECHO": str(path)})
+        assert done.returncode == 0, done.stderr
+        return {entry["what"]: entry for entry in map(json.loads, path.read_text().splitlines())}
+    return call
+
+
+def refused(*args, env=None, says=()):
+    """The program refuses with status 2, one line, and nothing on standard output."""
+    done = run(*args, env=env)
+    assert done.returncode == 2, done
+    assert done.stdout == ""
+    assert done.stderr.startswith("coco-pull: error: ") and done.stderr.count("\n") == 1
+    for word in [says] if isinstance(says, str) else says:
+        assert word in done.stderr
+    return done.stderr
+
+
+# ---- options -------------------------------------------------------------------------------------------
+
+def test_defaults(echo):
+    told = echo("quick")
+    assert told["engine"] == {"what": "engine", "size_is_right": True, "store": None, "memory_bytes": 0, "jobs": 0,
+                              "io": 0, "durable": False, "log_level": 1, "dumpable": 0, "core_limit": 0}
+    assert told["pull"] == {"what": "pull", "size_is_right": True, "image": "quick", "platform": None,
+                            "decryption_keys": [], "require_encrypted": False, "plain_http": False,
+                            "tls_no_verify": False, "creds": None, "authfile": None, "cert_dir": None,
+                            "timeout_ms": 0, "dumpable": 0, "core_limit": 0}
+
+
+EVERY_OPTION = [
+    # name, value, call, member, what the library gets
+    ("store", "/some/where", "engine", "store", "/some/where"),
+    ("log-level", "debug", "engine", "log_level", 3),
+    ("platform", "linux/arm64/v8", "pull", "platform", "linux/arm64/v8"),
+    ("jobs", "7", "engine", "jobs", 7),
+    ("memory", "128M", "engine", "memory_bytes", 128 << 20),
+    ("timeout", "20.5", "pull", "timeout_ms", 20500),
+    ("decryption-key", "k.pem:pass=a:b", "pull", "decryption_keys", ["k.pem:pass=a:b"]),
+    ("require-encrypted", "true", "pull", "require_encrypted", True),
+    ("creds", "me:secret", "pull", "creds", "me:secret"),
+    ("authfile", "/a.json", "pull", "authfile", "/a.json"),
+    ("tls-verify", "false", "pull", "tls_no_verify", True),
+    ("cert-dir", "/certs", "pull", "cert_dir", "/certs"),
+    ("plain-http", "true", "pull", "plain_http", True),
+    ("io", "sync", "engine", "io", 2),
+    ("durable", "true", "engine", "durable", True),
+]
+
+
+@pytest.mark.parametrize("name,value,call,member,wanted", EVERY_OPTION)
+def test_option_reaches_library(echo, name, value, call, member, wanted):
+    variable = "COCO_PULL_" + name.upper().replace("-", "_")
+    assert echo("quick", f"--{name}={value}")[call][member] == wanted
+    assert echo(f"--{name}={value}", "pull", "quick")[call][member] == wanted
+    assert echo("quick", env={variable: value})[call][member] == wanted
+    if value not in ("true", "false"):
+        assert echo("pull", f"--{name}", value, "quick")[call][member] == wanted
+
+
+def test_command_line_wins(echo):
+    assert echo("quick", "--jobs", "3", env={"COCO_PULL_JOBS": "5"})["engine"]["jobs"] == 3
+    assert not echo("quick", "--durable=false", env={"COCO_PULL_DURABLE": "1"})["engine"]["durable"]
+    told = echo("quick", "--decryption-key=a", "--decryption-key", "b", env={"COCO_PULL_DECRYPTION_KEY": "c\nd"})
+    assert told["pull"]["decryption_keys"] == ["a", "b"]
+
+
+def test_repeatable_from_environment(echo):
+    told = echo("quick", env={"COCO_PULL_DECRYPTION_KEY": "a:pass=x\n\nb\n"})
+    assert told["pull"]["decryption_keys"] == ["a:pass=x", "b"]
+
+
+def test_last_of_a_single_option_counts(echo):
+    assert echo("--creds=a:b", "quick", "--creds=c:d")["pull"]["creds"] == "c:d"
+
+
+def test_environment_of_other_commands_is_left_alone(echo):
+    assert run("list", env={"COCO_PULL_JOBS": "many", "COCO_PULL_CREDS": "me"}).returncode == 0
+    assert echo("quick", env={"COCO_PULL_JOBS": ""})["engine"]["jobs"] == 0
+
+
+def test_command_words(echo):
+    assert echo("pull", "list", "--timeout=60")["pull"]["image"] == "list"
+    assert echo("--jobs", "2", "--", "pull", "--odd")["pull"]["image"] == "--odd"
+    assert echo("pull", "--", "quick")["pull"]["image"] == "quick"
+
+
+def test_tls_verify_alone_means_true(echo):
+    assert not echo("quick", "--tls-verify")["pull"]["tls_no_verify"]
+    assert not echo("quick", "--tls-verify", env={"COCO_PULL_TLS_VERIFY": "0"})["pull"]["tls_no_verify"]
+
+
+@pytest.mark.parametrize("text,wanted", [
+    ("64M", 64 << 20), ("64MiB", 64 << 20), ("64m", 64 << 20), ("1G", 1 << 30), ("1GiB", 1 << 30), ("1T", 1 << 40),
+    ("65536K", 64 << 20), ("67108864", 64 << 20), ("67108864B", 64 << 20), ("8191P", None), ("0", None), ("", None),
+    ("-1", None), ("+1M", None), (" 1M", None), ("1 M", None), ("64MB", None), ("1.5G", None), ("M", None),
+    ("0x10", None), ("18446744073709551616", None), ("16777216T", None), ("64M ", None), ("64Mx", None),
+])
+def test_memory(echo, text, wanted):
+    if wanted:
+        assert echo("quick", f"--memory={text}")["engine"]["memory_bytes"] == wanted
+    else:
+        refused("ok", f"--memory={text}", says="--memory")
+
+
+@pytest.mark.parametrize("text,wanted", [
+    ("90", 90000), ("1.5", 1500), ("30s", 30000), ("5m", 300000), ("1h", 3600000), ("0", 0), ("60.0001", 60001),
+    ("1.25m", 75000), (".5m", 30000), ("4294967.295", 4294967295), ("4294967.296", None), ("1.", None), (".", None),
+    ("", None), ("s", None), ("-1", None), ("1e3", None), ("5ms", None), ("5 s", None), ("1.5.5", None),
+    ("99999999999999999999", None), ("nan", None), ("1,5", None),
+])
+def test_timeout(echo, text, wanted):
+    if wanted is not None:
+        assert echo("quick", f"--timeout={text}")["pull"]["timeout_ms"] == wanted
+    else:
+        refused("ok", f"--timeout={text}", says="--timeout")
+
+
+@pytest.mark.parametrize("args,says", [
+    ([], "no image and no command"),
+    (["--stats"], "no image and no command"),
+    (["ok", "more"], ["pull IMAGE", "2 operands"]),
+    (["pull"], ["pull IMAGE", "0 operands"]),
+    (["mount", "a"], "mount IMAGE DIR"),
+    (["mount", "a", "b", "c"], "3 operands"),
+    (["list", "x"], "list"),
+    (["help", "nonsense"], "nonsense"),
+    ([""], "empty"),
+    (["ok", "--store="], "--store"),
+    (["ok", "--jobs"], "--jobs"),
+    (["ok", "--jobs=0"], "--jobs"),
+    (["ok", "--jobs=4294967296"], "--jobs"),
+    (["ok", "--jobs=4x"], "--jobs"),
+    (["ok", "--io=aio"], ["--io", "auto|uring|sync"]),
+    (["ok", "--format=xml"], "text|json"),
+    (["ok", "--durable=yes"], "true or false"),
+    (["ok", "--tls-verify", "false"], "--tls-verify=false"),
+    (["ok", "-x"], "-x"),
+    (["ok", "--"[:1] + "j4"], "-j"),
+])
+def test_usage_errors(args, says):
+    refused(*args, says=says)
+
+
+@pytest.mark.parametrize("wrong,right", [
+    ("--strore", "--store"), ("--job", "--jobs"), ("--tls-verfy=false", "--tls-verify"), ("--cred=a:b", "--creds"),
+    ("--decrypt", "--decryption-key"), ("--version", "coco-pull version"), ("--list", "coco-pull list"),
+])
+def test_unknown_option_suggests(wrong, right):
+    assert "a:b" not in refused("ok", wrong, says=["unknown option", right])
+
+
+def test_unknown_option_far_from_all():
+    assert "did you mean" not in refused("ok", "--xyzzy", says="unknown option '--xyzzy'")
+
+
+@pytest.mark.parametrize("args,option", [
+    (["list", "--jobs=2"], "--jobs"), (["--rw", "ok"], "--rw"), (["mount", "a", "/", "--creds=a:b"], "--creds"),
+    (["version", "--store=/x"], "--store"), (["prune", "--stats"], "--stats"),
+    (["help", "--store=/x"], "--store"),
+])
+def test_option_that_makes_no_sense(args, option):
+    refused(*args, says=["has no option", option])
+
+
+def test_environment_errors_name_the_variable():
+    refused("ok", env={"COCO_PULL_JOBS": "many"}, says=["COCO_PULL_JOBS", "many"])
+    refused("ok", env={"COCO_PULL_DURABLE": "yes"}, says="COCO_PULL_DURABLE")
+
+
+def test_usage_error_as_json_wherever_format_stands():
+    for args in (["--format=json", "--nonsense", "ok"], ["--nonsense", "ok", "--format", "json"]):
+        done = run(*args)
+        assert done.returncode == 2
+        error = json.loads(done.stdout)["error"]
+        assert error["code"] == "usage" and error["class"] == 2 and "--nonsense" in error["message"]
+        assert done.stderr.startswith("coco-pull: error: ")
+
+
+# ---- secrets -------------------------------------------------------------------------------------------
+
+def test_passwords_vanish_from_the_process_list():
+    process = start("slow", "--creds", "me:hunter2", "--decryption-key=k.pem:pass=swordfish", "--progress=plain")
+    wait_for_line(process.stderr, "pulling")
+    with open(f"/proc/{process.pid}/cmdline", "rb") as file:
+        words = file.read()
+    process.terminate()
+    process.communicate()
+    assert b"me:" in words and b"k.pem:" in words
+    assert b"hunter2" not in words and b"swordfish" not in words
+
+
+def test_creds_without_password_need_a_terminal():
+    refused("ok", "--creds=me", says=["--creds", "terminal"])
+
+
+def test_password_from_terminal(tmp_path):
+    path = tmp_path / "echo"
+    with Terminal("pull", "quick", "--creds", "me", "--progress=none", env={"FAKE_ECHO": str(path)}) as terminal:
+        terminal.read_until("Password for me: ")
+        assert not termios.tcgetattr(terminal.master)[3] & termios.ECHO
+        terminal.write("hunter2\n")
+        output = terminal.read_to_end()
+        assert termios.tcgetattr(terminal.master)[3] & termios.ECHO
+    assert terminal.status == 0
+    assert "hunter2" not in output
+    assert '"me:hunter2"' in path.read_text()
+
+
+def test_interrupt_at_the_password_prompt_restores_echo():
+    with Terminal("pull", "ok", "--creds", "me") as terminal:
+        terminal.read_until("Password for me: ")
+        terminal.write("\x03")
+        output = terminal.read_to_end()
+        assert termios.tcgetattr(terminal.master)[3] & termios.ECHO
+    assert terminal.status == 130
+    assert "coco-pull: error: cancelled" in output
+
+
+# ---- pull ----------------------------------------------------------------------------------------------
+
+def test_pull_text():
+    done = run("ok")
+    assert done.returncode == 0
+    assert done.stdout == DIGEST + "\n"
+    assert done.stderr.splitlines()[-1].startswith("coco-pull: example.org/image:latest (linux/amd64): 3 layers, 1 of")
+
+
+def test_pull_quiet():
+    done = run("ok", "--progress=none")
+    assert (done.returncode, done.stdout, done.stderr) == (0, DIGEST + "\n", "")
+    assert "3 layers" in run("ok", "--progress=none", "--log-level=info").stderr
+
+
+def test_pull_json():
+    done = run("ok", "--format=json")
+    result = json.loads(done.stdout)
+    assert list(result) == ["reference", "manifest_digest", "config_digest", "platform", "layers", "stats"]
+    assert result["manifest_digest"] == DIGEST
+    assert [list(layer) for layer in result["layers"]] == \
+        [["digest", "diff_id", "media_type", "size", "encrypted", "path", "reused"]] * 3
+    assert [layer["encrypted"] for layer in result["layers"]] == [False, True, False]
+    assert [layer["reused"] for layer in result["layers"]] == [False, False, True]
+    assert result["layers"][0]["path"] == "/store/\ufffd/fs"
+    assert result["stats"] == {"bytes_fetched": 20000000, "bytes_unpacked": 60000000, "wall_ms": 300,
+                               "peak_rss_bytes": 2**63 - 1}
+
+
+def test_pull_json_with_stats():
+    stats = json.loads(run("ok", "--format=json", "--stats").stdout)["stats"]
+    assert stats["entries"] == 1234 and stats["io"] == "uring"
+    assert stats["stages"] == {
+        "open": {"bytes": 60000000, "busy_ns": 111, "wait_input_ns": 222, "wait_output_ns": 333},
+        "write": {"bytes": 60000000, "busy_ns": 444, "wait_input_ns": 555, "wait_output_ns": 666}}
+
+
+def test_pull_text_with_stats():
+    done = run("ok", "--stats", "--progress=none")
+    assert done.stdout == DIGEST + "\n"
+    assert re.search(r"^open +57\.2 MiB ", done.stderr, re.M) and "1234 entries, bulk writes by uring" in done.stderr
+
+
+@pytest.mark.parametrize("code,status", CLASSES.items())
+def test_exit_status_of_each_code(code, status):
+    done = run(f"fail/{code}", "--format=json")
+    assert done.returncode == status
+    assert json.loads(done.stdout) == {"error": {"code": code, "class": status,
+                                                 "message": f"pulling 'fail/{code}': {code}"}}
+    assert done.stderr.splitlines()[-1] == f"coco-pull: error: pulling 'fail/{code}': {code}"
+
+
+def test_every_code_of_the_header_is_tested():
+    with open(os.path.join(SOURCE, "engine/coco_pull.h"), encoding="utf-8") as file:
+        assert len(re.findall(r"^\tCPULL_ERR_", file.read(), re.M)) == len(CLASSES)
+
+
+def test_failure_text_has_empty_stdout():
+    done = run("fail/digest", "--progress=none")
+    assert (done.returncode, done.stdout) == (5, "")
+    assert done.stderr == "coco-pull: error: pulling 'fail/digest': digest\n"
+
+
+def test_errno_and_http_status():
+    assert json.loads(run("sys", "--format=json").stdout)["error"]["errno"] == errno.ENOSPC
+    error = json.loads(run("http", "--format=json").stdout)["error"]
+    assert error["http_status"] == 503 and "errno" not in error
+
+
+def test_engine_error():
+    done = run("list", "--store=/refused", "--format=json")
+    assert done.returncode == 9
+    assert json.loads(done.stdout)["error"]["code"] == "permission"
+
+
+def test_hostile_message_is_one_harmless_line():
+    done = run("hostile", "--progress=none")
+    assert done.stderr == \
+        "coco-pull: error: entry 'a\\x1b[2J\\x0a\\xc2\\x9b\\xe2\\x80\\xae\\xff' leaves its layer\n"
+    done = run("hostile", "--format=json", "--progress=none")
+    assert done.stdout.count("\n") == 1 and "\x1b" not in done.stdout
+    assert json.loads(done.stdout)["error"]["message"].startswith("entry 'a\x1b[2J\n\x9b\u202e\ufffd'")
+
+
+def test_message_cut_within_a_character():
+    assert json.loads(run("cut", "--format=json").stdout)["error"]["message"] == "entry 'caf\ufffd"
+
+
+def test_deadline():
+    assert run("slow", "--timeout=0.2").returncode == 124
+
+
+# ---- signals and broken pipes --------------------------------------------------------------------------
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_first_signal_cancels(number):
+    process = start("slow", "--progress=plain", "--format=json")
+    wait_for_line(process.stderr, "pulling")
+    process.send_signal(number)
+    stdout, stderr = process.communicate(timeout=5)
+    assert process.returncode == 130
+    assert json.loads(stdout)["error"]["code"] == "cancelled"
+    assert "coco-pull: error: pulling 'slow' was cancelled" in stderr
+
+
+@pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM])
+def test_second_signal_kills(second):
+    process = start("stuck", "--progress=plain")
+    wait_for_line(process.stderr, "pulling")
+    process.send_signal(signal.SIGINT)
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(timeout=0.4)
+    process.send_signal(second)
+    process.communicate(timeout=5)
+    assert process.returncode == -second
+
+
+def test_ignored_signal_stays_ignored():
+    process = subprocess.Popen([PROGRAM, "slow", "--progress=plain", "--timeout=0.6"], env=ENVIRONMENT, text=True,
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                               preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN))
+    wait_for_line(process.stderr, "pulling")
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=5)
+    assert process.returncode == 124
+
+
+def broken_pipe():
+    reader, writer = os.pipe()
+    os.close(reader)
+    return writer
+
+
+def test_reader_of_stdout_gone():
+    writer = broken_pipe()
+    process = start("ok", "--progress=none", stdout=writer)
+    os.close(writer)
+    _, stderr = process.communicate(timeout=5)
+    assert process.returncode == 1
+    assert stderr == "coco-pull: error: writing to standard output: Broken pipe\n"
+
+
+def test_reader_of_stderr_gone():
+    for progress in ("plain", "json"):
+        writer = broken_pipe()
+        process = start("ok", "--progress=" + progress, "--log-level=debug", stderr=writer)
+        os.close(writer)
+        stdout, _ = process.communicate(timeout=5)
+        assert (process.returncode, stdout) == (0, DIGEST + "\n")
+
+
+def test_reader_of_stderr_stops_reading():
+    process = start("slow", "--progress=json", "--log-level=error")
+    fcntl.fcntl(process.stderr, fcntl.F_SETPIPE_SZ, 4096)
+    # The pipe is full after some ten events, and the program sits in write(): a signal has to get it out of there.
+    time.sleep(1.2)
+    process.terminate()
+    # Freed of progress it cancels; only its last line may find no room until somebody reads.
+    time.sleep(0.6)
+    said = process.stderr.read()
+    assert process.wait(timeout=5) == 130
+    assert len(said) <= 4096 + 100 and said.endswith("was cancelled\n")
+    process.stdout.close()
+    process.stderr.close()
+
+
+def test_stdout_full():
+    with open("/dev/full", "w", encoding="utf-8") as full:
+        process = start("list", stdout=full)
+        _, stderr = process.communicate(timeout=5)
+    assert process.returncode == 1 and "No space left" in stderr
+
+
+@pytest.mark.parametrize("closed,status", [(0, 0), (1, 1), (2, 0)])
+def test_closed_standard_descriptors(closed, status):
+    process = subprocess.Popen(["sh", "-c", f'exec "$0" ok --progress=none {closed}>&-', PROGRAM], env=ENVIRONMENT,
+                               stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    stdout, _ = process.communicate(timeout=5)
+    assert process.returncode == status
+    assert stdout == ("" if closed == 1 else DIGEST + "\n")
+
+
+# ---- progress ------------------------------------------------------------------------------------------
+
+def test_progress_plain():
+    lines = run("ok").stderr.splitlines()
+    assert "coco-pull: layer 1/3 a00000000000: verified, 28.6 MiB unpacked" in lines
+    assert "coco-pull: layer 2/3 a10000000000: pulling 9.5 MiB, encrypted" in lines
+    assert "coco-pull: layer 3/3 a20000000000: already in the store" in lines
+    assert all("\x1b" not in line for line in lines)
+
+
+def test_progress_plain_repeats_for_a_long_layer():
+    stderr = run("crawl").stderr
+    assert len(re.findall(r"^coco-pull: layer 1/1 a00000000000: \d\.\d MiB of 9\.5 MiB, 1\.\d MiB/s$", stderr,
+                          re.M)) == 1
+
+
+def test_progress_json():
+    events = [json.loads(line) for line in run("ok", "--progress=json").stderr.splitlines()]
+    assert [event["event"] for event in events[:-1]] == ["layer"] * (len(events) - 1)
+    assert events[-1]["event"] == "done" and events[-1]["manifest_digest"] == DIGEST
+    states = {}
+    for event in events[:-1]:
+        assert event["layer_count"] == 3 and event["total_bytes"] == 10000000
+        assert event["digest"].startswith("sha256:a%d" % event["layer"])
+        assert event["encrypted"] == (event["layer"] == 1)
+        states.setdefault(event["layer"], []).append(event["state"])
+    assert [states[i][-1] for i in range(3)] == ["verified", "verified", "reused"]
+
+
+def test_log_lines():
+    assert "[" not in run("log", "--log-level=error", "--progress=none").stderr.replace("[error] an error line", "")
+    stderr = run("log", "--log-level=debug", "--progress=none").stderr
+    assert stderr.splitlines()[:4] == ["coco-pull: [error] an error line", "coco-pull: [warn] a warning",
+                                       "coco-pull: [info] some information",
+                                       "coco-pull: [debug] a detail \\x1b[31m"]
+    assert "coco-pull: error:" not in stderr
+
+
+def test_log_lines_in_json_progress():
+    events = [json.loads(line) for line in run("log", "--progress=json").stderr.splitlines()]
+    assert {"event": "log", "level": "warn", "message": "a warning"} in events
+
+
+class Terminal:
+    """Runs the program on a pseudo terminal of its own."""
+
+    def __init__(self, *args, rows=24, columns=80, env=None, term="xterm"):
+        pid, self.master = pty.fork()
+        if not pid:
+            try:
+                default_signals()
+                fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+                os.execve(PROGRAM, [PROGRAM, *args], {**ENVIRONMENT, "TERM": term, **(env or {})})
+            finally:
+                os._exit(99)
+        self.pid, self.output, self.status = pid, "", None
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        if self.status is None:
+            os.kill(self.pid, signal.SIGKILL)
+            self.reap()
+        os.close(self.master)
+
+    def reap(self):
+        self.status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+
+    def resize(self, rows, columns):
+        fcntl.ioctl(self.master, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
+    def write(self, text):
+        os.write(self.master, text.encode())
+
+    def read_some(self):
+        assert select.select([self.master], [], [], 10)[0], "the program is silent"
+        try:
+            data = os.read(self.master, 65536)
+        except OSError as e:
+            if e.errno != errno.EIO:
+                raise
+            return False
+        self.output += data.decode()
+        return bool(data)
+
+    def read_until(self, needle):
+        begin = len(self.output)
+        while needle not in self.output[begin:]:
+            assert self.read_some(), self.output
+
+    def read_to_end(self):
+        while self.read_some():
+            pass
+        self.reap()
+        return self.output
+
+
+class Screen:
+    """As much of a terminal as the progress needs: printing with wrapping, newline, cursor up, erase, colours."""
+
+    def __init__(self, rows, columns):
+        self.rows, self.columns = rows, columns
+        self.cells, self.row, self.column = [[]], 0, 0
+        self.cursor_shown = True
+        self.colors = set()
+
+    def feed(self, text):
+        for match in re.finditer(r"\x1b\[([?0-9;]*)([A-Za-z])|(.|\n|\r)", text):
+            if match[3] is None:
+                self.control(match[1], match[2])
+            elif match[3] == "\n":
+                self.row += 1
+                while len(self.cells) <= self.row:
+                    self.cells.append([])
+            elif match[3] == "\r":
+                self.column = 0
+            else:
+                assert match[3] >= " ", repr(match[3])
+                if self.column == self.columns:
+                    self.feed("\r\n")
+                line = self.cells[self.row]
+                line.extend(" " * (self.column + 1 - len(line)))
+                line[self.column] = match[3]
+                self.column += 1
+
+    def control(self, parameter, letter):
+        if letter == "A":
+            assert int(parameter) < self.rows, "moved above the window"
+            self.row -= int(parameter)
+            assert self.row >= 0
+        elif letter == "K":
+            del self.cells[self.row][self.column:]
+        elif letter == "J":
+            del self.cells[self.row][self.column:]
+            del self.cells[self.row + 1:]
+        elif letter in "lh":
+            assert parameter == "?25"
+            self.cursor_shown = letter == "h"
+        elif letter == "m":
+            self.colors.add(parameter)
+        else:
+            pytest.fail(f"unexpected escape {parameter}{letter}")
+
+    def lines(self):
+        return ["".join(line).rstrip() for line in self.cells]
+
+
+def show(*args, rows=24, columns=80, **kw):
+    with Terminal(*args, rows=rows, columns=columns, **kw) as terminal:
+        output = terminal.read_to_end()
+    screen = Screen(rows, columns)
+    screen.feed(output)
+    return terminal, screen
+
+
+def test_terminal_redraws_in_place():
+    terminal, screen = show("ok")
+    assert terminal.status == 0
+    lines = screen.lines()
+    assert re.match(r"a00000000000  \[=+\] +9\.5 MiB / +9\.5 MiB +verified$", lines[0])
+    assert re.match(r"a10000000000  \[=+\] .* verified$", lines[1])
+    assert re.match(r"a20000000000  \[=+\] .* in store$", lines[2])
+    assert lines[3].startswith("3 of 3 layers, 19.1 MiB of 19.1 MiB")
+    assert lines[4].startswith("coco-pull: example.org/image:latest")
+    assert DIGEST in lines
+    assert screen.cursor_shown and {"32", "0"} <= screen.colors
+    assert terminal.output.count("a00000000000") > 2
+
+
+@pytest.mark.parametrize("columns", [200, 100, 80, 60, 45, 30, 20, 5, 1])
+def test_terminal_width(columns):
+    with Terminal("slow", "--timeout=0.5", columns=columns) as terminal:
+        output = terminal.read_to_end()
+    blocks = output.split("\x1b[?25l")[1:]
+    assert len(blocks) >= 2
+    screen = Screen(24, columns)
+    for block in blocks:
+        screen.feed(block.split("\x1b[?25h")[0])
+    assert max(map(len, screen.lines())) <= max(columns - 1, 1)
+    if columns >= 30:
+        assert screen.lines()[0].startswith("a00000000000") and screen.lines()[0].endswith("pulling")
+    assert ("[" in screen.lines()[0]) == (columns in (45, 80, 100, 200))
+    assert ("9.5 MiB" in screen.lines()[0]) == (columns >= 60)
+
+
+def test_terminal_many_layers():
+    with Terminal("many", rows=10, columns=100) as terminal:
+        output = terminal.read_to_end()
+    frames = output.split("\x1b[?25l")[1:]
+    screen, shown = Screen(10, 100), []
+    for frame in frames:
+        screen.feed(frame.split("\x1b[?25h")[0])
+        lines = [line for line in screen.lines() if line]
+        assert len(lines) <= 9
+        layers = [line for line in lines if re.match(r"[0-9a-f]{12} ", line)]
+        assert all(line.endswith(("pulling", "unpacking")) for line in layers)
+        shown.append(len(layers))
+        assert re.search(r"^\d+ of 60 layers, .* \(\d+ not shown\)$", lines[-1])
+    assert max(shown) == 4
+
+
+def test_terminal_tiny_window():
+    terminal, screen = show("ok", rows=1, columns=80)
+    assert terminal.status == 0
+
+
+def test_terminal_made_narrower_while_running():
+    with Terminal("slow", "--timeout=1", rows=24, columns=100) as terminal:
+        terminal.read_until("?25h")
+        terminal.resize(24, 40)
+        output = terminal.read_to_end()
+    # The four lines of 99 columns stand on more rows now: the next frame goes up further than four.
+    ups = [int(n) for n in re.findall(r"\x1b\[(\d+)A", output)]
+    assert 4 in ups and max(ups) > 4 and ups[-1] == 4
+
+
+def test_terminal_failure_and_log():
+    _, screen = show("fail/digest", columns=200)
+    assert any(line.endswith("failed") for line in screen.lines()) and "31" in screen.colors
+    assert screen.lines()[4] == "coco-pull: error: pulling 'fail/digest': digest"
+    _, screen = show("log", "--log-level=debug", columns=200)
+    assert screen.lines()[3] == "coco-pull: [debug] a detail \\x1b[31m"
+    assert screen.lines()[4].startswith("a00000000000")
+
+
+def test_no_color():
+    _, screen = show("ok", columns=200, env={"NO_COLOR": "1"})
+    assert not screen.colors and screen.lines()[0].endswith("verified")
+
+
+@pytest.mark.parametrize("args,term", [(["ok"], "dumb"), (["ok"], ""), (["ok", "--progress=plain"], "xterm")])
+def test_terminal_without_cursor_motion(args, term):
+    terminal, screen = show(*args, columns=200, term=term)
+    assert "\x1b" not in terminal.output
+    assert "coco-pull: layer 1/3 a00000000000: verified, 28.6 MiB unpacked" in screen.lines()
+
+
+def test_interrupt_on_terminal_leaves_it_in_order():
+    for image, keys, status in (("slow", "\x03", 130), ("stuck", "\x03\x03", -signal.SIGINT)):
+        with Terminal(image, columns=120) as terminal:
+            terminal.read_until("pulling")
+            for key in keys:
+                terminal.write(key)
+                time.sleep(0.2)
+            output = terminal.read_to_end()
+        assert terminal.status == status
+        assert output.rindex("\x1b[?25h") > output.rindex("\x1b[?25l")
+
+
+# ---- the other commands --------------------------------------------------------------------------------
+
+def test_list():
+    lines = run("list").stdout.splitlines()
+    assert lines[0].split() == ["REFERENCE", "DIGEST", "PLATFORM", "LAYERS", "SIZE", "PULLED"]
+    assert lines[1].split()[:6] == ["docker.io/library/debian:12", "001122334455", "linux/amd64", "2", "3.5", "KiB"]
+    assert lines[2].split()[-3:] == ["2", "hours", "ago"]
+    assert len({line.index(word) for line, word in zip(lines, ("DIGEST", "001122334455", "001122334455"))}) == 1
+
+
+def test_list_json():
+    images = json.loads(run("list", "--format=json").stdout)
+    assert [image["reference"] for image in images] == ["docker.io/library/debian:12",
+                                                        "example.org/a/much/longer/name:tag"]
+    assert images[0]["pulled_at"] == "2025-11-25T01:41:00Z" and images[0]["size"] == 3584
+    assert images[0]["durable"] is True and len(images[0]["layers"]) == 2
+
+
+def test_list_empty():
+    assert run("list", env={"FAKE_EMPTY": "1"}).stdout.count("\n") == 1
+    assert json.loads(run("list", "--format=json", env={"FAKE_EMPTY": "1"}).stdout) == []
+
+
+def test_inspect_json():
+    image = json.loads(run("inspect", "docker.io/library/debian:12", "--format=json").stdout)
+    assert image["manifest"] == {"schemaVersion": 2, "layers": []}
+    assert image["config"]["config"]["Labels"]["evil"] == "\x1b[2Jname"
+    assert image["layers"][1]["encrypted"] is True and image["layers"][0]["path"] == "/store/layers/a/fs"
+
+
+def test_inspect_text():
+    done = run("inspect", "docker.io/library/debian:12")
+    assert "\x1b" not in done.stdout
+    lines = done.stdout.splitlines()
+    assert lines[0] == "Reference:  docker.io/library/debian:12"
+    assert 'Entrypoint: ["/bin/sh","-c"]' in lines
+    assert "Labels:     evil=\\x1b[2Jname" in lines
+    assert any("2.0 KiB" in line and "encrypted" in line for line in lines)
+
+
+def test_inspect_unknown():
+    done = run("inspect", "nothing", "--format=json")
+    assert done.returncode == 10 and json.loads(done.stdout)["error"]["code"] == "not_found"
+
+
+def test_rm_and_prune():
+    assert run("rm", "x").stdout == "removed 1 image and 2 layers\n"
+    assert json.loads(run("rm", "x", "--format=json").stdout) == {"images": 1, "layers": 2}
+    assert run("prune").stdout == "removed 0 images and 1 layer\n"
+    assert run("rm", "mounted").returncode == 2
+
+
+def test_mount(echo, tmp_path):
+    assert run("mount", "x", str(tmp_path)).stdout == f"{tmp_path}\n"
+    assert json.loads(run("mount", "x", str(tmp_path), "--rw", "--format=json").stdout) == \
+        {"image": "x", "dir": str(tmp_path), "read_write": True}
+    assert echo("mount", "x", str(tmp_path))["mount"]["read_write"] is False
+    assert echo("mount", "x", str(tmp_path), env={"COCO_PULL_RW": "1"})["mount"]["read_write"] is True
+    assert run("mount", "x", str(tmp_path / "missing")).returncode == 10
+    assert run("unmount", str(tmp_path)).stdout == f"{tmp_path}\n"
+    assert run("unmount", "/nothing").returncode == 10
+
+
+def test_version():
+    assert run("version").stdout.startswith("coco-pull ")
+    version = json.loads(run("version", "--format=json").stdout)
+    assert version["library_version"] == "9.8.7" and re.match(r"\d+\.\d+\.\d+$", version["version"])
+    assert "zstd" in version["features"]
+
+
+# ---- help and man page ---------------------------------------------------------------------------------
+
+def help_options(*args):
+    return set(re.findall(r"^  (--[a-z-]+)", run("help", *args).stdout, re.M))
+
+
+def test_help():
+    for args in (["help"], ["-h"], ["--help"]):
+        done = run(*args)
+        assert done.returncode == 0 and done.stdout.startswith("Usage: coco-pull") and done.stderr == ""
+    assert run("pull", "--help").stdout == run("help", "pull").stdout == run("ok", "-h").stdout
+    assert help_options("mount") == {"--store", "--format", "--log-level", "--rw"}
+    assert "--rw" not in help_options("pull") and len(help_options()) == 19
+    assert max(map(len, run("help").stdout.splitlines())) <= 90
+
+
+def test_no_option_is_untested():
+    tested = {"--" + option[0] for option in EVERY_OPTION}
+    assert help_options() - tested == {"--format", "--progress", "--stats", "--rw"}
+
+
+def test_man_page_names_everything():
+    with open(os.path.join(SOURCE, "docs/coco-pull.1"), encoding="utf-8") as file:
+        page = file.read()
+    documented = {name.replace("\\-", "-") for name in re.findall(r"^\.It Fl -([a-z\\-]+)", page, re.M)}
+    assert {"--" + name for name in documented} == help_options() | {"--help"}
+    commands = set(re.findall(r"^  ([a-z]+) ", run("help").stdout.split("Commands:")[1].split("Options")[0], re.M))
+    assert commands == set(re.findall(r"^\.It Cm ([a-z]+)", page, re.M))
+    for status in set(CLASSES.values()) | {0}:
+        assert re.search(rf"^\.It (Li )?{status}\b", page, re.M), status
