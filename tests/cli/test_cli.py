@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Behaviour of the coco-pull program, run against the played library of fake_library.c.
 
-COCO_PULL_PROGRAM names the program, COCO_PULL_SOURCE the source tree (for the man page).
+COCO_PULL_PROGRAM names the program, COCO_PULL_EMBEDDER the example of tests/example linked against the same library,
+COCO_PULL_SOURCE the source tree (for the man page and the header).
 """
 import errno
 import fcntl
@@ -19,6 +20,7 @@ import time
 import pytest
 
 PROGRAM = os.environ["COCO_PULL_PROGRAM"]
+EMBEDDER = os.environ["COCO_PULL_EMBEDDER"]
 SOURCE = os.environ["COCO_PULL_SOURCE"]
 DIGEST = "sha256:00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff"
 ENVIRONMENT = {k: v for k, v in os.environ.items()
@@ -814,3 +816,33 @@ def test_man_page_names_everything():
     assert commands == set(re.findall(r"^\.It Cm ([a-z]+)", page, re.M))
     for status in set(CLASSES.values()) | {0}:
         assert re.search(rf"^\.It (Li )?{status}\b", page, re.M), status
+
+
+# ---- the example embedder ------------------------------------------------------------------------------
+
+def embed(*args):
+    return subprocess.run([EMBEDDER, *args], env=ENVIRONMENT, stdin=subprocess.DEVNULL, capture_output=True,
+                          timeout=10)
+
+
+def test_embedder_prints_lowerdirs():
+    done = embed("/store", "ok")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [b"/store/layers/x/fs", b"/store/layers/x/fs", b"/store/\xff/fs"]
+    assert b"layer 2/3 verified: 10000000 of 10000000 bytes" in done.stderr
+
+
+def test_embedder_fails_as_the_library_does():
+    assert embed("/store", "slow", "200").returncode == 124
+    assert embed("/store", "fail/digest").returncode == 5
+    assert embed("/refused", "ok").returncode == 9
+    assert embed("/store").returncode == 2
+
+
+def test_embedder_cancels_from_another_thread():
+    process = subprocess.Popen([EMBEDDER, "/store", "slow"], env=ENVIRONMENT, stderr=subprocess.PIPE, text=True,
+                               preexec_fn=default_signals)
+    wait_for_line(process.stderr, "pulling")
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=5)
+    assert process.returncode == 130 and "embed: cancelled: " in stderr
