@@ -118,6 +118,14 @@ static bool take_param(const char **at, size_t name_len, struct challenge *out)
 	return !*p || *p == ' ' || *p == '\t' || *p == ',';
 }
 
+/* name=value; "abc=" and "abc==" are a token68 with its padding. */
+static bool is_param(const char *at, size_t name_len)
+{
+	const char *value = at + name_len + 1;
+
+	return name_len && at[name_len] == '=' && (*value == '"' || token_len(value));
+}
+
 bool challenge_next(const char **at, struct challenge *out)
 {
 	*out = (struct challenge){0};
@@ -138,7 +146,7 @@ bool challenge_next(const char **at, struct challenge *out)
 		bool comma = skip_separators(&p);
 
 		len = token_len(p);
-		if (len && p[len] == '=') {
+		if (is_param(p, len)) {
 			*at = p;
 			if (take_param(at, len, out))
 				continue;
