@@ -118,12 +118,12 @@ static bool take_param(const char **at, size_t name_len, struct challenge *out)
 	return !*p || *p == ' ' || *p == '\t' || *p == ',';
 }
 
-/* name=value; "abc=" and "abc==" are a token68 with its padding. */
-static bool is_param(const char *at, size_t name_len)
+/* name=value. Right behind the scheme "abc=" and "abc==" are a token68 with its padding. */
+static bool is_param(const char *at, size_t name_len, bool behind_scheme)
 {
 	const char *value = at + name_len + 1;
 
-	return name_len && at[name_len] == '=' && (*value == '"' || token_len(value));
+	return name_len && at[name_len] == '=' && (!behind_scheme || *value == '"' || token_len(value));
 }
 
 bool challenge_next(const char **at, struct challenge *out)
@@ -146,7 +146,7 @@ bool challenge_next(const char **at, struct challenge *out)
 		bool comma = skip_separators(&p);
 
 		len = token_len(p);
-		if (is_param(p, len)) {
+		if (is_param(p, len, first && !comma)) {
 			*at = p;
 			if (take_param(at, len, out))
 				continue;

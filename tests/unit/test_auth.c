@@ -285,6 +285,10 @@ static void challenges_survive_their_neighbours(void **state)
 	assert_string_equal(got.realm, "https://r/");
 	assert_string_equal(got.scope, "x\\y");
 	assert_false(challenge_next(&at, &got));
+	at = "Bearer realm=\"https://r/\",scope=,service=s";
+	assert_true(challenge_next(&at, &got));
+	assert_string_equal(got.service, "s");
+	assert_false(challenge_next(&at, &got));
 }
 
 static void realms_are_https_unless_allowed(void **state)
