@@ -12,6 +12,7 @@ unmount, whatever happened. Root is needed: for mounts, owners, devices.
 import glob
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 import tempfile
@@ -28,7 +29,17 @@ from program import Coco, unmount_all  # noqa: E402
 SOURCE = pathlib.Path(__file__).resolve().parents[2]
 
 
+def stop_in_order(*_):
+    """SIGTERM as Ctrl-C, so that the fixtures stop their servers and take their mounts down. Once: a second signal must
+    not break into that."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
 def pytest_configure(config):
+    signal.signal(signal.SIGTERM, stop_in_order)
+    signal.signal(signal.SIGINT, stop_in_order)
     config.addinivalue_line("markers", "slow: takes long with a sanitizer's build; left out of those runs")
     config.addinivalue_line("markers", "memory: says something about memory, which a sanitizer's build cannot")
 
