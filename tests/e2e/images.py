@@ -187,7 +187,7 @@ def sample_layers(where, packages=("coreutils", "bash", "libc-bin", "base-files"
     special = tarball.of_specials(os.path.join(where, "special"), os.path.join(where, "special.tar"))
     more = os.path.join(where, "more.tar")
     with tarball.Writer(more) as t:
-        t.dir("opt/app", mode=0o750, uid=1000, gid=1000)
+        t.dir("opt").dir("opt/app", mode=0o750, uid=1000, gid=1000)
         t.file("opt/app/blob", noise(700_000, 1), uid=1000, gid=1000)
         t.dir("opt/app/old").file("opt/app/old/a", b"a\n").dir("opt/app/old/sub").file("opt/app/old/sub/b", b"b\n")
         t.dir("opt/turns").file("opt/turns/file-to-dir", b"x").dir("opt/turns/dir-to-file")

@@ -133,12 +133,15 @@ class Coco:
         self.binary, self.store, self.scratch, self.base = binary, str(store), str(scratch), list(base)
 
     def start(self, *args, env=None, **limits):
-        environ = {k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy")}
-        # No credentials of whoever runs the tests may decide over their outcome.
+        return self.start_raw(*args, "--store", self.store, env=env, **limits)
+
+    def start_raw(self, *args, env=None, **limits):
+        # No proxy, option or credential of whoever runs the tests may decide over their outcome.
+        environ = {k: v for k, v in os.environ.items()
+                   if not k.lower().endswith("_proxy") and not k.startswith("COCO_PULL_") and k != "REGISTRY_AUTH_FILE"}
         environ.update({"HOME": self.scratch, "XDG_RUNTIME_DIR": self.scratch, "LC_ALL": "C"})
-        environ.pop("REGISTRY_AUTH_FILE", None)
         environ.update(env or {})
-        return Run([self.binary, *map(str, args), "--store", self.store], environ, limits, self.scratch)
+        return Run([self.binary, *map(str, args)], environ, limits, self.scratch)
 
     def run(self, *args, timeout=120, **limits):
         return self.start(*args, **limits).wait(timeout)
@@ -181,8 +184,7 @@ class Coco:
         """References that `list` shows."""
         result = self.run("list", "--format", "json")
         assert result.status == 0, str(result)
-        found = result.json
-        return [i["reference"] for i in (found["images"] if isinstance(found, dict) else found)]
+        return [i["reference"] for i in result.json]
 
     def layers(self):
         """Names of what stands below layers/, the place that later runs trust."""

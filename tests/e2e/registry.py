@@ -159,8 +159,11 @@ class Handler(BaseHTTPRequestHandler):
         with proxy.lock:
             proxy.requests[self.path] += 1
         upstream = proxy.registry.connect()
-        upstream.request(self.command, self.path, headers={
-            k: v for k, v in self.headers.items() if k.lower() not in ("host", "connection")})
+        upstream.putrequest(self.command, self.path, skip_accept_encoding=True)
+        for k, v in self.headers.items():   # not as a dictionary: Accept comes several times
+            if k.lower() not in ("host", "connection"):
+                upstream.putheader(k, v)
+        upstream.endheaders()
         answer = upstream.getresponse()
         headers = {k: v for k, v in answer.getheaders() if k.lower() not in ("connection", "transfer-encoding")}
         changed = None

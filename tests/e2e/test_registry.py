@@ -167,6 +167,6 @@ def test_usage(coco, sample):
 
 def test_help_and_version(coco):
     for args in (["version"], ["help"], ["help", "pull"], ["help", "mount"], ["--help"]):
-        result = coco.run(*args)
+        result = coco.start_raw(*args).wait()
         assert result.status == 0 and result.out.strip() and not result.err, str(result)
-    assert coco.run("help", "no-such-command").status == 2
+    assert coco.start_raw("help", "no-such-command").wait().status == 2
