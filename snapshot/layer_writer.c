@@ -304,7 +304,7 @@ int layer_writer_feed(struct layer_writer *writer, struct chunk *chunk, struct c
 			return event;
 		switch ((enum tar_event)event) {
 		case TAR_MORE:
-			return dir_writer_yield(writer->files, err);
+			return wrap_entry(writer, dir_writer_yield(writer->files, err), err);
 		case TAR_ENTRY:
 			rc = on_entry(writer, err);
 			break;

@@ -1,0 +1,385 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * For tests that write layers: a small tar builder, a place to write to (a file system of the test's own in its own mount
+ * namespace), and looking at what came of it.
+ */
+#ifndef TESTS_LAYER_FIXTURE_H
+#define TESTS_LAYER_FIXTURE_H
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <cmocka.h>
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/audit.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <sched.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/sysmacros.h>
+#include <sys/wait.h>
+#include <sys/xattr.h>
+
+#include "engine/base/error.h"
+#include "snapshot/layer_writer.h"
+
+#define MTIME 1500000000
+
+/* ---- tar ---- */
+
+struct item {
+	char type; /* 0: regular */
+	const char *name;
+	const char *link;
+	unsigned mode; /* 0: 0644, or 0755 for directories */
+	bool mode_zero;
+	unsigned uid, gid;
+	long mtime; /* 0: MTIME */
+	const char *data;
+	size_t len; /* of data, 0: strlen */
+	unsigned major, minor;
+};
+
+__attribute__((unused)) static void tar_raw(struct bytes *tar, const void *data, size_t len)
+{
+	static const char zero[512];
+
+	assert_int_equal(bytes_append(tar, data, len, SIZE_MAX / 2), 0);
+	assert_int_equal(bytes_append(tar, zero, (512 - len % 512) % 512, SIZE_MAX / 2), 0);
+}
+
+__attribute__((unused)) static void tar_header(struct bytes *tar, char type, const char *name, const char *link,
+					       const struct item *i, size_t size)
+{
+	char h[512] = {0};
+	unsigned sum = 0;
+
+	strncpy(h, name, 100);
+	snprintf(h + 100, 8, "%07o", i->mode_zero ? 0 : i->mode ? i->mode : type == '5' ? 0755 : 0644);
+	snprintf(h + 108, 8, "%07o", i->uid);
+	snprintf(h + 116, 8, "%07o", i->gid);
+	snprintf(h + 124, 12, "%011lo", (long)size);
+	snprintf(h + 136, 12, "%011lo", i->mtime ? i->mtime : (long)MTIME);
+	memset(h + 148, ' ', 8);
+	h[156] = type;
+	strncpy(h + 157, link, 100);
+	memcpy(h + 257, "ustar\0" "00", 8);
+	snprintf(h + 329, 8, "%07o", i->major);
+	snprintf(h + 337, 8, "%07o", i->minor);
+	for (int k = 0; k < 512; k++)
+		sum += (unsigned char)h[k];
+	snprintf(h + 148, 8, "%06o", sum);
+	tar_raw(tar, h, 512);
+}
+
+/* One pax record in a header of its own payload. */
+__attribute__((unused)) static void pax_record(struct bytes *out, const char *key, const void *value, size_t len)
+{
+	size_t body = strlen(key) + len + 3, total = body + 1;
+	char head[300];
+
+	for (;;) {
+		size_t digits = (size_t)snprintf(head, sizeof(head), "%zu", total);
+
+		if (digits + body == total)
+			break;
+		total = digits + body;
+	}
+	int n = snprintf(head, sizeof(head), "%zu %s=", total, key);
+
+	assert_int_equal(bytes_append(out, head, (size_t)n, SIZE_MAX / 2), 0);
+	assert_int_equal(bytes_append(out, value, len, SIZE_MAX / 2), 0);
+	assert_int_equal(bytes_append(out, "\n", 1, SIZE_MAX / 2), 0);
+}
+
+__attribute__((unused)) static void tar_pax(struct bytes *tar, const struct bytes *records)
+{
+	const struct item none = {0};
+
+	tar_header(tar, 'x', "x", "", &none, records->len);
+	tar_raw(tar, records->data, records->len);
+}
+
+__attribute__((unused)) static void tar_xattr(struct bytes *tar, const char *name, const void *value, size_t len)
+{
+	struct bytes records = {0};
+	char key[280];
+
+	snprintf(key, sizeof(key), "SCHILY.xattr.%s", name);
+	pax_record(&records, key, value, len);
+	tar_pax(tar, &records);
+	bytes_free(&records);
+}
+
+__attribute__((unused)) static void tar_item(struct bytes *tar, struct item i)
+{
+	char type = i.type ? i.type : '0';
+	size_t len = i.len ? i.len : i.data ? strlen(i.data) : 0;
+
+	if (strlen(i.name) > 100) {
+		struct bytes records = {0};
+
+		pax_record(&records, "path", i.name, strlen(i.name));
+		tar_pax(tar, &records);
+		bytes_free(&records);
+	}
+	tar_header(tar, type, i.name, i.link ? i.link : "", &i, len);
+	if (len)
+		tar_raw(tar, i.data, len);
+}
+
+#define ADD(tar, ...) tar_item((tar), (struct item){__VA_ARGS__})
+#define ADD_DIR(tar, ...) tar_item((tar), (struct item){.type = '5', __VA_ARGS__})
+#define ADD_LINK(tar, from, to) tar_item((tar), (struct item){.type = '1', .name = (from), .link = (to)})
+#define ADD_SYMLINK(tar, from, to) tar_item((tar), (struct item){.type = '2', .name = (from), .link = (to)})
+
+__attribute__((unused)) static void tar_end(struct bytes *tar)
+{
+	static const char zero[1024];
+
+	tar_raw(tar, zero, sizeof(zero));
+}
+
+/* ---- writing ---- */
+
+struct outcome {
+	int code;
+	struct cpull_error err;
+	struct layer_writer_stats stats;
+	bool loose;
+	unsigned warnings;
+};
+
+struct how {
+	enum cpull_io io;
+	size_t chunk_bytes; /* 0: 64 KiB */
+	uint64_t max_entries;
+	const int *lowers;
+	size_t lower_count;
+	bool tie;
+	bool truncated; /* no end mark */
+};
+
+__attribute__((unused)) static void count_warning(enum cpull_log_level level, const char *line, void *payload)
+{
+	(void)line;
+	*(unsigned *)payload += level <= CPULL_LOG_WARN;
+}
+
+/* The tar in chunks, as from the stage before: never more than two of them are out. */
+__attribute__((unused)) static int feed_all(struct layer_writer *w, const struct bytes *tar, size_t chunk_bytes,
+					    struct cpull_error *err)
+{
+	struct pool *pool;
+	struct pool_share *share;
+	int rc = 0;
+
+	assert_int_equal(pool_new(chunk_bytes, 2, &pool, err), 0);
+	assert_int_equal(pool_share_open(pool, 2, 2, &share), 0);
+	for (size_t at = 0; !rc && at < tar->len;) {
+		struct chunk *chunk = pool_try_get(share);
+
+		assert_non_null(chunk); /* or the writer keeps more than it may */
+		chunk->len = (uint32_t)MIN(chunk_bytes, tar->len - at);
+		memcpy(chunk->data, tar->data + at, chunk->len);
+		at += chunk->len;
+		rc = layer_writer_feed(w, chunk, err);
+		chunk_put(chunk);
+	}
+	pool_share_close(share);
+	/* a chunk that is still held keeps the pool: it goes with the writer after an error only */
+	if (rc)
+		layer_writer_free(w);
+	pool_free(pool);
+	return rc;
+}
+
+/* Consumes tar. */
+__attribute__((unused)) static struct outcome write_layer(const char *dir, struct bytes *tar, struct how how)
+{
+	struct outcome out = {0};
+	struct log log;
+	struct layer_writer *w;
+
+	if (!how.truncated)
+		tar_end(tar);
+	log_init(&log, count_warning, &out.warnings, CPULL_LOG_DEBUG);
+	assert_true(mkdir(dir, 0700) == 0 || errno == EEXIST);
+
+	int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	struct layer_writer_options options = {.dirfd = fd, .io = how.io, .log = &log, .max_entries = how.max_entries};
+
+	assert_true(fd >= 0);
+	assert_int_equal(layer_writer_new(&options, &w, &out.err), 0);
+	out.code = feed_all(w, tar, how.chunk_bytes ? how.chunk_bytes : 65536, &out.err);
+	bytes_free(tar);
+	if (!out.code) {
+		out.code = layer_writer_finish(w, &out.stats, &out.err);
+		if (!out.code) {
+			out.loose = layer_writer_has_loose_ends(w);
+			if (how.tie)
+				out.code = layer_writer_tie(w, how.lowers, how.lower_count, &out.err);
+			if (how.tie && !out.code)
+				assert_false(layer_writer_has_loose_ends(w));
+		}
+		layer_writer_free(w);
+	}
+	close(fd);
+	log_destroy(&log);
+	return out;
+}
+
+#define WRITE_OK(dir, tar, ...)                                                      \
+	({                                                                           \
+		struct outcome out_ = write_layer((dir), (tar), (struct how){__VA_ARGS__}); \
+		if (out_.code)                                                       \
+			print_error("%s\n", out_.err.message);                       \
+		assert_int_equal(out_.code, 0);                                      \
+		out_;                                                                \
+	})
+#define WRITE_FAILS(dir, tar, want, ...)                                             \
+	({                                                                           \
+		struct outcome out_ = write_layer((dir), (tar), (struct how){__VA_ARGS__}); \
+		if (out_.code != (want))                                             \
+			print_error("%d: %s\n", out_.code, out_.err.message);        \
+		assert_int_equal(out_.code, (want));                                 \
+		assert_true(out_.err.message[0]);                                    \
+		out_;                                                                \
+	})
+
+/* ---- looking ---- */
+
+__attribute__((unused)) static struct stat stat_of(const char *path)
+{
+	struct stat st;
+
+	if (lstat(path, &st))
+		print_error("%s: %s\n", path, strerror(errno));
+	assert_int_equal(lstat(path, &st), 0);
+	return st;
+}
+
+__attribute__((unused)) static bool exists(const char *path)
+{
+	struct stat st;
+
+	return lstat(path, &st) == 0;
+}
+
+__attribute__((unused)) static bool has_content(const char *path, const char *want)
+{
+	char text[4096];
+	CLEANUP_FD int fd = open(path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+	ssize_t n = fd < 0 ? -1 : read(fd, text, sizeof(text));
+
+	return n == (ssize_t)strlen(want) && memcmp(text, want, (size_t)n) == 0;
+}
+
+__attribute__((unused)) static bool is_whiteout(const char *path)
+{
+	struct stat st = stat_of(path);
+
+	return S_ISCHR(st.st_mode) && st.st_rdev == makedev(0, 0);
+}
+
+__attribute__((unused)) static bool is_opaque(const char *path)
+{
+	char value = 0;
+
+	return lgetxattr(path, "trusted.overlay.opaque", &value, 1) == 1 && value == 'y';
+}
+
+__attribute__((unused)) static bool links_to(const char *path, const char *want)
+{
+	char text[4096];
+	ssize_t n = readlink(path, text, sizeof(text));
+
+	return n == (ssize_t)strlen(want) && memcmp(text, want, (size_t)n) == 0;
+}
+
+#define CHECK_STAT(path, want_mode, want_uid, want_gid)                \
+	do {                                                           \
+		struct stat st_ = stat_of(path);                       \
+		assert_int_equal(st_.st_mode & 07777, (want_mode));    \
+		assert_int_equal(st_.st_uid, (want_uid));              \
+		assert_int_equal(st_.st_gid, (want_gid));              \
+	} while (0)
+
+__attribute__((unused)) static unsigned count_names(const char *path)
+{
+	DIR *list = opendir(path);
+	unsigned n = 0;
+
+	assert_non_null(list);
+	while (readdir(list))
+		n++;
+	closedir(list);
+	return n - 2;
+}
+
+__attribute__((unused)) static unsigned count_fds(void)
+{
+	return count_names("/proc/self/fd");
+}
+
+/* ---- a place of our own ---- */
+
+/* Mounts go with the namespace; the directory is left behind empty. */
+__attribute__((unused)) static bool own_namespace(void)
+{
+	if (geteuid() != 0 || unshare(CLONE_NEWNS) || mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL)) {
+		print_message("skipped: needs root and a mount namespace\n");
+		return false;
+	}
+	return true;
+}
+
+/* Fresh file system on `at`, and the working directory in it. */
+__attribute__((unused)) static bool fresh_tmpfs(const char *at)
+{
+	assert_int_equal(chdir("/"), 0);
+	umount2(at, MNT_DETACH);
+	assert_int_equal(mount("tmpfs", at, "tmpfs", 0, "size=256m,mode=0755"), 0);
+	assert_int_equal(chdir(at), 0);
+	return true;
+}
+
+__attribute__((unused)) static bool fresh_ext4(const char *at)
+{
+	char command[512];
+
+	assert_int_equal(chdir("/"), 0);
+	umount2(at, MNT_DETACH);
+	snprintf(command, sizeof(command),
+		 "f=$(mktemp /dev/shm/layer-XXXXXX) && truncate -s 192M $f && mkfs.ext4 -q -F $f >/dev/null 2>&1 && "
+		 "mount -o loop $f %s 2>/dev/null; rc=$?; rm -f $f; exit $rc", at);
+	if (system(command) != 0) {
+		print_message("skipped: no loop-mounted ext4 here\n");
+		return false;
+	}
+	assert_int_equal(chdir(at), 0);
+	return true;
+}
+
+/* From now on the system call fails with errno num. */
+__attribute__((unused)) static bool refuse_syscall(int number, int num)
+{
+	struct sock_filter code[] = {
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (unsigned)number, 0, 1),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | (unsigned)num),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+	};
+	struct sock_fprog prog = {.len = ARRAY_LEN(code), .filter = code};
+
+	return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 &&
+	       prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &prog, 0, 0) == 0;
+}
+
+#endif
