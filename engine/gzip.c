@@ -108,18 +108,17 @@ static int isal_failed(int rc, struct cpull_error *err)
 static int inflater_run(struct gzip *g, struct decompress_io *io, struct cpull_error *err)
 {
 	struct inflate_state *s = &g->inflate;
-	uint32_t in = (uint32_t)MIN(io->in_len - io->in_pos, STEP_BYTES);
-	uint32_t out = (uint32_t)MIN(io->out_len - io->out_pos, STEP_BYTES);
 
 	s->next_in = (uint8_t *)io->in + io->in_pos;
-	s->avail_in = in;
+	s->avail_in = (uint32_t)MIN(io->in_len - io->in_pos, STEP_BYTES);
 	s->next_out = io->out + io->out_pos;
-	s->avail_out = out;
+	s->avail_out = (uint32_t)MIN(io->out_len - io->out_pos, STEP_BYTES);
 
 	int rc = isal_inflate(s);
 
-	io->in_pos += in - s->avail_in;
-	io->out_pos += out - s->avail_out;
+	/* by the pointers: after an error inside its fast loop the counts are off by that loop's margins (2.30) */
+	io->in_pos = (size_t)(s->next_in - io->in);
+	io->out_pos = (size_t)(s->next_out - io->out);
 	if (rc)
 		return isal_failed(rc, err);
 	if (s->block_state == ISAL_BLOCK_FINISH)

@@ -239,7 +239,7 @@ static void add_extension(struct bytes *b, uint8_t type, const void *payload, si
 }
 
 /* "key=value" strings up to NULL */
-static void add_pax(struct bytes *b, uint8_t type, ...)
+static void add_pax(struct bytes *b, int type, ...)
 {
 	ARCHIVE text = {0};
 	const char *r;
@@ -253,7 +253,7 @@ static void add_pax(struct bytes *b, uint8_t type, ...)
 		record(&text, key, equals + 1, strlen(equals + 1));
 	}
 	va_end(args);
-	add_extension(b, type, text.data, text.len);
+	add_extension(b, (uint8_t)type, text.data, text.len);
 }
 
 static void expect(const struct bytes *archive, const char *log)
