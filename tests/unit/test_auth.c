@@ -187,7 +187,7 @@ static void token_vectors(const json_t *rows)
 		assert_string_equal(token, json_string_at(row, "use"));
 		if (json_object_get(row, "lifetime"))
 			assert_int_equal(lifetime_s, json_integer_value(json_object_get(row, "lifetime")));
-		secret_free(token);
+		string_wipe(token);
 	}
 }
 
@@ -322,7 +322,7 @@ static void token_requests_are_encoded(void **state)
 	want.service = "svc";
 	char *form = token_form(&want, &user);
 	assert_string_equal(form, "grant_type=refresh_token&client_id=coco-pull&service=svc&scope=s&refresh_token=i%2Fd%2Bt");
-	secret_free(form);
+	string_wipe(form);
 }
 
 static void basic_is_base64(void **state)
@@ -343,7 +343,7 @@ static void basic_is_base64(void **state)
 		char *got = basic_header(&creds);
 
 		assert_string_equal(got, rows[i].want);
-		secret_free(got);
+		string_wipe(got);
 	}
 }
 
@@ -366,7 +366,7 @@ static void tokens_that_would_break_a_header_are_refused(void **state)
 	static const char forever[] = "{\"token\":\"a\",\"expires_in\":9007199254740992}";
 	assert_int_equal(token_reply_parse(forever, strlen(forever), &token, &lifetime_s, NULL), 0);
 	assert_int_equal(lifetime_s, AUTH_TOKEN_LIFETIME_MAX_S);
-	secret_free(token);
+	string_wipe(token);
 }
 
 static void creds_option_is_split_at_the_first_colon(void **state)
