@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The program's commands: each opens the engine, makes the library's call of the same name and prints what it gave. Called
- * once by main() on the main thread. The pull has its own file.
+ * The program's commands: each opens the engine, makes the library's call of the same name and prints what it gave.
+ * Called once by main() on the main thread. The pull has its own file.
  */
 #include "engine/cli/commands.h"
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The program's signal handlers. They run on the main thread, as the library blocks all signals in its own, and only count:
- * cpull_pull_cancel() takes locks, so the main loop calls it. The one global of the program, as a handler has no
- * other way to say something.
+ * The program's signal handlers. They run on the main thread, as the library blocks all signals in its own, and only
+ * count: cpull_pull_cancel() takes locks, so the main loop calls it. The one global of the program, as a handler has
+ * no other way to say something.
  */
 #include "engine/cli/interrupt.h"
 

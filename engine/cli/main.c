@@ -14,8 +14,8 @@
 #include "engine/cli/options.h"
 #include "engine/cli/output.h"
 
-/* A descriptor 0, 1 or 2 that the caller closed would be given to the next file or socket, and text written into it. A closed
- * standard output stays one that cannot be written, so that a lost result is noticed. */
+/* A descriptor 0, 1 or 2 that the caller closed would be given to the next file or socket, and text written into it.
+ * A closed standard output stays one that cannot be written, so that a lost result is noticed. */
 static void fill_standard_descriptors(void)
 {
 	static const int modes[] = {O_RDWR, O_RDONLY, O_RDWR};

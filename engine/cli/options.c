@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The option table and its parser. Called once by main() before anything else runs; owns the copies of secrets and lists
- * until options_free(). An error does not stop the reading: only the first is kept, and `--format json` behind it
- * still decides how it is reported. No message repeats a value that can be a secret.
+ * The option table and its parser. Called once by main() before anything else runs; owns the copies of secrets and
+ * lists until options_free(). An error does not stop the reading: only the first is kept, and `--format json` behind
+ * it still decides how it is reported. No message repeats a value that can be a secret.
  */
 #include "engine/cli/options.h"
 

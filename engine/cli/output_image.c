@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Images and pull results as JSON and as text for people. Called from the commands on the main thread; borrows what it is
- * given and hands out JSON that the caller owns. Any of the JSON functions returns NULL when memory is out.
+ * Images and pull results as JSON and as text for people. Called from the commands on the main thread; borrows what
+ * it is given and hands out JSON that the caller owns. Any of the JSON functions returns NULL when memory is out.
  */
 #include "engine/cli/output.h"
 
@@ -183,7 +183,7 @@ static void print_line(const char *label, const char *text)
 	putchar('\n');
 }
 
-/* "Cmd" and its like: an array on one line as JSON, so that words with blanks can be told apart; strings as they are. */
+/* "Cmd" and its like: strings as they are, arrays on one line as JSON, so that words with blanks can be told apart. */
 static void print_config_value(const char *label, const json_t *value)
 {
 	if (json_is_string(value) && json_string_length(value)) {

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Progress and log lines. The library's threads note layers under `state_lock`, which is held for moments; only the main
- * thread writes them out, so that a reader of standard error who stops reading does not stop the pull. Log lines are written
- * where they arise, under `output_lock`. The lock order is output before state. Owned by the command that pulls.
+ * Progress and log lines. The library's threads note layers under `state_lock`, which is held for moments; only the
+ * main thread writes them out, so that a reader of standard error who stops reading does not stop the pull. Log lines
+ * are written where they arise, under `output_lock`. The lock order is output before state. Owned by the command that
+ * pulls.
  */
 #include "engine/cli/progress.h"
 
@@ -195,7 +196,8 @@ static void print_plain_state(FILE *out, const struct layer_view *view)
 		fputs("waiting", out);
 		break;
 	case CPULL_LAYER_PULLING:
-		fprintf(out, "pulling %s%s", output_size(view->total_bytes, size), view->encrypted ? ", encrypted" : "");
+		fprintf(out, "pulling %s%s", output_size(view->total_bytes, size),
+			view->encrypted ? ", encrypted" : "");
 		break;
 	case CPULL_LAYER_VERIFIED:
 		fprintf(out, "verified, %s unpacked", output_size(view->unpacked_bytes, size));

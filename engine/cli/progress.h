@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Progress and log lines on standard error: redrawn in place on a terminal, as plain lines, as JSON lines, or not at all.
+ * Progress and log lines on standard error: redrawn in place on a terminal, as plain lines, as JSON lines, or not at
+ * all.
  */
 #ifndef CLI_PROGRESS_H
 #define CLI_PROGRESS_H

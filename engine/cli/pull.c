@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The pull command. Runs on the main thread, which waits for the library in steps of a tenth of a second and between them
- * looks for signals and writes progress. Owns engine, pull and progress while it runs.
+ * The pull command. Runs on the main thread, which waits for the library in steps of a tenth of a second and between
+ * them looks for signals and writes progress. Owns engine, pull and progress while it runs.
  */
 #include "engine/cli/pull.h"
 

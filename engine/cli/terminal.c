@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Drawing progress on a terminal. Called by progress.c under its locks, on the main thread, and from a logging thread for
- * erasing; writes into a stream in memory that goes out in one write(). The cursor is hidden only within that write and left
- * below the block, so that a kill, a stop or a second Ctrl-C at any moment finds the terminal as it should be.
+ * Drawing progress on a terminal. Called by progress.c under its locks, on the main thread, and from a logging thread
+ * for erasing; writes into a stream in memory that goes out in one write(). The cursor is hidden only within that
+ * write and left below the block, so that a kill, a stop or a second Ctrl-C at any moment finds the terminal as it
+ * should be.
  */
 #include "engine/cli/terminal.h"
 
@@ -160,8 +161,8 @@ static void draw_layer(struct terminal *terminal, FILE *out, const struct layer_
 			reused ? 1 : view->total_bytes);
 	}
 	if (with_sizes)
-		add(&line, "  %10s %s %10s", reused ? "" : output_size(view->fetched_bytes, fetched), reused ? " " : "/",
-		    output_size(view->total_bytes, total));
+		add(&line, "  %10s %s %10s", reused ? "" : output_size(view->fetched_bytes, fetched),
+		    reused ? " " : "/", output_size(view->total_bytes, total));
 	if (with_rate && view->state == CPULL_LAYER_PULLING)
 		add(&line, "  %10s/s", output_size((uint64_t)view->rate.bytes_per_second, fetched));
 	else if (with_rate)

@@ -24,8 +24,8 @@ struct terminal {
 bool terminal_usable(void);
 /* Appends to `out` what takes the block off the screen. */
 void terminal_erase(struct terminal *terminal, FILE *out);
-/* Appends to `out` what replaces the block by one line a layer and a line on the whole; when the window has not that many
- * rows, only layers under way are shown. Asks the window's size anew. Updates the layers' rates. */
+/* Appends to `out` what replaces the block by one line a layer and a line on the whole; when the window has not that
+ * many rows, only layers under way are shown. Asks the window's size anew. Updates the layers' rates. */
 void terminal_draw(struct terminal *terminal, FILE *out, struct layer_view *views, unsigned count,
 		   struct rate *rate, uint64_t elapsed_ms, uint64_t now_ms);
 

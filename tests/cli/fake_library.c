@@ -10,8 +10,8 @@
  *   log               like ok, and logs a line of each level
  *   fail/NAME         fails after one layer with the code of that name
  *   sys, http, hostile, cut   errors with errno, with a status, with control characters, ending within a character
- * FAKE_ECHO names a file that gets the options the library was given, as JSON. The pull runs on a thread of its own with all
- * signals blocked, as the library's do.
+ * FAKE_ECHO names a file that gets the options the library was given, as JSON. The pull runs on a thread of its own
+ * with all signals blocked, as the library's do.
  */
 #include "engine/coco_pull.h"
 
@@ -234,7 +234,8 @@ static int script(struct cpull_pull *pull)
 	if (is_image(pull, "sys"))
 		return error_sys(&pull->err, CPULL_ERR_STORAGE, ENOSPC, "writing layer 2");
 	if (is_image(pull, "hostile"))
-		return error_set(&pull->err, CPULL_ERR_ESCAPE, "entry 'a\033[2J\n\xc2\x9b\xe2\x80\xae\xff' leaves its layer");
+		return error_set(&pull->err, CPULL_ERR_ESCAPE,
+				 "entry 'a\033[2J\n\xc2\x9b\xe2\x80\xae\xff' leaves its layer");
 	if (is_image(pull, "cut"))
 		return error_set(&pull->err, CPULL_ERR_TAR, "entry 'caf\xc3");
 	if (is_image(pull, "http")) {

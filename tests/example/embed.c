@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * A small embedder of libcocopull, to copy from: pulls one image with progress, a deadline and a way to cancel, and prints
- * the directories for an overlay's lowerdir, topmost first, one a line.
+ * A small embedder of libcocopull, to copy from: pulls one image with progress, a deadline and a way to cancel, and
+ * prints the directories for an overlay's lowerdir, topmost first, one a line.
  *
  *     embed STORE IMAGE [TIMEOUT_MS]
  *
- * SIGINT is blocked in all threads and taken by one that waits for it; it cancels the pull from there. A program with an
- * event loop would do the same from wherever it learns that the caller has lost interest.
+ * SIGINT is blocked in all threads and taken by one that waits for it; it cancels the pull from there. A program with
+ * an event loop would do the same from wherever it learns that the caller has lost interest.
  */
 #include <inttypes.h>
 #include <pthread.h>
