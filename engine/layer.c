@@ -29,6 +29,7 @@ struct layer_job {
 	pthread_t opener, sink;
 	bool opener_started, sink_started;
 
+	uint64_t fetched; /* once the blob is closed */
 	atomic_uint_fast64_t unpacked;
 	uint64_t unpack_limit;
 	struct layer_writer_stats written;
@@ -351,8 +352,23 @@ int layer_job_start(const struct layer_job_options *options, struct layer_job **
 
 void layer_job_progress(struct layer_job *job, struct layer_progress *out)
 {
-	out->fetched_bytes = blob_received(job->blob);
+	out->fetched_bytes = job->blob ? blob_received(job->blob) : job->fetched;
 	out->unpacked_bytes = atomic_load_explicit(&job->unpacked, memory_order_relaxed);
+}
+
+/* Gives back all that only a running job needs, above all its shares of the pool: a layer may wait long, and with many
+ * others, for those below it. */
+static void release_stages(struct layer_job *job)
+{
+	if (job->blob)
+		job->fetched = blob_received(job->blob);
+	blob_close(STEAL(job->blob));
+	queue_drain(&job->queue);
+	hasher_free(STEAL(job->diff_hasher));
+	decompress_free(STEAL(job->decompress));
+	layer_cipher_free(STEAL(job->cipher));
+	pool_share_close(STEAL(job->in));
+	pool_share_close(STEAL(job->out));
 }
 
 int layer_job_finish(struct layer_job *job, struct cpull_error *err)
@@ -362,6 +378,7 @@ int layer_job_finish(struct layer_job *job, struct cpull_error *err)
 	if (job->sink_started)
 		pthread_join(job->sink, NULL);
 	job->opener_started = job->sink_started = false;
+	release_stages(job);
 	if (job->err.code && err)
 		*err = job->err;
 	return job->err.code;
@@ -382,7 +399,7 @@ static void add_stage(struct cpull_stage_stats *sum, const struct cpull_stage_st
 
 void layer_job_add_stats(const struct layer_job *job, struct cpull_stats *stats)
 {
-	stats->bytes_fetched += blob_received(job->blob);
+	stats->bytes_fetched += job->fetched;
 	stats->bytes_unpacked += job->write_stats.bytes;
 	stats->entries += job->written.entries;
 	if (job->written.uring)
@@ -400,14 +417,9 @@ void layer_job_free(struct layer_job *job)
 {
 	if (!job)
 		return;
-	blob_close(job->blob);
+	layer_writer_free(job->writer); /* it may hold chunks of writes under way */
+	release_stages(job);
 	queue_destroy(&job->queue);
-	layer_writer_free(job->writer);
-	hasher_free(job->diff_hasher);
-	decompress_free(job->decompress);
-	layer_cipher_free(job->cipher);
-	pool_share_close(job->in);
-	pool_share_close(job->out);
 	pthread_mutex_destroy(&job->lock);
 	free(job);
 }

@@ -22,6 +22,17 @@ static void drop_all(struct chunk *chunk)
 	}
 }
 
+void queue_drain(struct queue *queue)
+{
+	pthread_mutex_lock(&queue->lock);
+	struct chunk *dropped = queue->head;
+
+	queue->head = NULL;
+	queue->tail = &queue->head;
+	pthread_mutex_unlock(&queue->lock);
+	drop_all(dropped);
+}
+
 void queue_destroy(struct queue *queue)
 {
 	drop_all(queue->head);

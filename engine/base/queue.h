@@ -20,6 +20,8 @@ struct queue {
 void queue_init(struct queue *queue);
 /* Drops whatever is still queued. */
 void queue_destroy(struct queue *queue);
+/* Drops whatever is queued. */
+void queue_drain(struct queue *queue);
 /* Takes over the caller's reference; a chunk pushed into a closed queue is dropped. */
 void queue_push(struct queue *queue, struct chunk *chunk);
 /* Ends the stream: with 0 after the last chunk was pushed (what is queued is still handed out), with a negative code
