@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * What a layer's bytes are packed in, decided by their first bytes, and the way out of it: plain bytes are copied, gzip
- * goes to gzip.c, zstd frames are walked here and decoded by libzstd. Called by the layer's pipeline on one thread; owns
- * one decoder, made when the kind is known and used for all its members and frames.
+ * goes to gzip.c, zstd frames are walked here and decoded by libzstd. Called by the layer's pipeline on one thread;
+ * owns one decoder, made when the kind is known and used for all its members and frames.
  *
  * Frames are told apart here and not by libzstd, so that what is refused (a window too large, a dictionary, bytes that
  * are no frame) does not depend on how the input is cut, and so that no memory is taken before its size is known.

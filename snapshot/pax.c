@@ -207,16 +207,18 @@ static int apply_xattr(struct pax *pax, const struct record *r, struct cpull_err
 	if (!name_len)
 		return error_set(err, CPULL_ERR_TAR, "an extended attribute has no name");
 	if (name_len > LIMIT_NAME_BYTES)
-		return error_set(err, CPULL_ERR_LIMIT, "an extended attribute's name has %zu bytes, it may have %u", name_len,
-				 LIMIT_NAME_BYTES);
+		return error_set(err, CPULL_ERR_LIMIT, "an extended attribute's name has %zu bytes, it may have %u",
+				 name_len, LIMIT_NAME_BYTES);
 	if (r->value_len > LIMIT_XATTR_VALUE_BYTES)
 		return error_set(err, CPULL_ERR_LIMIT, "an extended attribute has %zu bytes, it may have %u",
 				 r->value_len, LIMIT_XATTR_VALUE_BYTES);
 	while (i < pax->xattr_count && strcmp(pax->xattrs[i].name, name) != 0)
 		i++;
 	if (!r->value_len) {
-		if (i < pax->xattr_count)
-			memmove(&pax->xattrs[i], &pax->xattrs[i + 1], (--pax->xattr_count - i) * sizeof(pax->xattrs[0]));
+		if (i == pax->xattr_count)
+			return 0;
+		pax->xattr_count--;
+		memmove(&pax->xattrs[i], &pax->xattrs[i + 1], (pax->xattr_count - i) * sizeof(pax->xattrs[0]));
 		return 0;
 	}
 	if (i == LIMIT_XATTRS)

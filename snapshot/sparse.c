@@ -149,9 +149,10 @@ int sparse_check(const struct sparse_map *map, uint64_t size, uint64_t stored, s
 		const struct sparse_chunk *c = &map->chunks[i];
 
 		if (c->offset < end)
-			return error_set(err, CPULL_ERR_TAR, "range %zu of its sparse map overlaps or is out of order", i);
+			return error_set(err, CPULL_ERR_TAR, "range %zu of its sparse map overlaps or is not in order",
+					 i);
 		if (c->offset > size || c->len > size - c->offset)
-			return error_set(err, CPULL_ERR_TAR, "range %zu of its sparse map lies past the file's %llu bytes",
+			return error_set(err, CPULL_ERR_TAR, "range %zu of its sparse map passes the file's %llu bytes",
 					 i, (unsigned long long)size);
 		end = c->offset + c->len;
 		total += c->len;

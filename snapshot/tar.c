@@ -5,8 +5,8 @@
  * one for sparse maps, both kept from entry to entry; file data stays in the caller's input.
  *
  * Where GNU tar, libarchive and Go read the same bytes differently (a header that is replaced by a second one, one
- * lone zero block, a file whose name ends in a slash), the archive is refused: an image must not have one content for
- * a scanner and another for the runtime.
+ * lone zero block, a file whose name ends in a slash) and layers.md does not settle it, the archive is refused: an
+ * image must not have one content for a scanner and another for the runtime.
  */
 #include "snapshot/tar.h"
 
@@ -344,7 +344,8 @@ static int begin_old_sparse(struct tar *tar, const struct tar_header *h, struct 
 	return STEP_ON;
 }
 
-static int begin_file(struct tar *tar, const struct tar_header *h, enum pax_sparse_format format, struct cpull_error *err)
+static int begin_file(struct tar *tar, const struct tar_header *h, enum pax_sparse_format format,
+		      struct cpull_error *err)
 {
 	struct tar_entry *e = &tar->entry;
 	int rc;
@@ -523,7 +524,7 @@ static int step_extension(struct tar *tar, struct tar_input *in, struct cpull_er
 static int nothing_pending(const struct tar *tar, struct cpull_error *err)
 {
 	if (tar->pax_pending || tar->name.pending || tar->link.pending)
-		return error_set(err, CPULL_ERR_TAR, "the archive ends after an extension header, its entry is missing");
+		return error_set(err, CPULL_ERR_TAR, "the archive ends, an extension header's entry is missing");
 	return 0;
 }
 
@@ -597,7 +598,7 @@ static int step_sparse_text(struct tar *tar, struct tar_input *in, struct cpull_
 	tar->data_left -= used;
 	if (rc == 0)
 		return STEP_ON;
-	/* what is stored is the map up to a block, then the data: the rest of the size tells where in its block it ended */
+	/* stored are the map up to a block, then the data: what is left tells where in its block the map ended */
 	tar->padding = (tar->data_padding + tar->data_left) % TAR_BLOCK_BYTES;
 	if (tar->padding > tar->data_left)
 		return error_set(err, CPULL_ERR_TAR, "its sparse map is longer than its data");
