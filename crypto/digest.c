@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * SHA-2 digests as OCI descriptors write them (image-spec, descriptor.md, "Digests"). Called from every thread; a hasher
- * belongs to the one that made it.
+ * SHA-2 digests as OCI descriptors write them (image-spec, descriptor.md, "Digests"). Called from every thread; a
+ * hasher belongs to the one that made it.
  */
 #include "crypto/digest.h"
 

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Opening one JWE (RFC 7516) with a key ring: compact, flattened or general form. Called through the table of ocicrypt.c
- * by the thread that opens a layer; owns nothing between calls.
+ * Opening one JWE (RFC 7516) with a key ring: compact, flattened or general form. Called through the table of
+ * ocicrypt.c by the thread that opens a layer; owns nothing between calls.
  *
  * libjose does ECDH-ES with AES key wrap and AES-CBC-HMAC. Two things are done here with EVP instead: RSA-OAEP, because
- * libjose before version 12 lacks it when built against OpenSSL 3 (latchset/jose, commit 58112df), and AES-GCM, because with
- * an "aad" member libjose reads as many bytes of it as "protected" has, past its end (up to version 14).
+ * libjose before version 12 lacks it when built against OpenSSL 3 (its commit 58112df), and AES-GCM,
+ * because with an "aad" member libjose reads as many bytes of it as "protected" has, past its end (up to version 14).
  *
  * What reaches libjose has been checked first, in documents that hold only the members it needs, for this is what it
  * does with hostile ones:

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The key ring: key specs as skopeo and ctr take them, and the files they name. Filled by the thread that starts a pull,
- * read by the layers' threads. Owns the keys as EVP_PKEYs; file contents and passwords are wiped before it returns.
+ * The key ring: key specs as skopeo and ctr take them, and the files they name. Filled by the thread that starts a
+ * pull, read by the layers' threads. Owns the keys as EVP_PKEYs; file contents and passwords are wiped before it
+ * returns.
  *
  * The formats are those of ocicrypt and more: SEC1 in PEM, encrypted PKCS#8 and legacy encrypted PEM.
  */
@@ -24,6 +25,7 @@
 #include "engine/base/limits.h"
 
 #define QUOTED_BYTES 300
+#define SECURE_PROBE_BYTES 4000 /* what reading the largest usual key takes at once */
 
 /* What the password callback is told, and tells. */
 struct password {
@@ -244,10 +246,16 @@ int key_ring_add_bytes(struct key_ring *ring, const char *name, const char *data
 		pkey = NULL;
 		why = "its type is none that layer keys are wrapped for (RSA, or EC on P-256, P-384 or P-521)";
 	}
-	if (!pkey)
-		return error_set(err, CPULL_ERR_KEY, "private key %s: %s",
-				 error_quote(name, strlen(name), quoted, sizeof(quoted)), why);
-	return append(ring, pkey, curve, err);
+	if (pkey)
+		return append(ring, pkey, curve, err);
+
+	/* OpenSSL's decoders take a full secure heap for a damaged key */
+	CLEANUP_SECRET struct secret probe = {0};
+
+	if (secret_new(&probe, SECURE_PROBE_BYTES, err))
+		return CPULL_ERR_NOMEM;
+	return error_set(err, CPULL_ERR_KEY, "private key %s: %s",
+			 error_quote(name, strlen(name), quoted, sizeof(quoted)), why);
 }
 
 /* One read of what is there, as ocicrypt does: a pipe whose other end stays open must not block us. */

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * From the annotations of an encrypted layer to its key: which schemes wrap it, trying each wrap, and strict reading of the
- * public and private options (ocicrypt sheet, sections 2 to 4). Called by the thread that opens the layer, once per
- * layer; owns nothing between calls.
+ * From the annotations of an encrypted layer to its key: which schemes wrap it, trying each wrap, and strict reading
+ * of the public and private options (ocicrypt sheet, sections 2 to 4). Called by the thread that opens the layer,
+ * once per layer; owns nothing between calls.
  */
 #include <string.h>
 

@@ -14,14 +14,14 @@
 #include "engine/base/error.h"
 #include "engine/base/limits.h"
 
-/* A 4096-bit RSA key takes 2 KiB of it, a layer key 128 bytes, an open wrap 4 KiB: enough for twenty keys and all jobs,
- * and small enough to be locked under most RLIMIT_MEMLOCK. */
+/* A 4096-bit RSA key takes 1.8 KiB of it, a layer key 128 bytes, an open wrap 8 KiB: enough for forty keys and all
+ * jobs, and small enough to be locked under most RLIMIT_MEMLOCK. */
 #define SECURE_HEAP_BYTES (128u << 10)
 #define SECURE_HEAP_MIN_BYTES 32u
 
 void secure_heap_init(struct log *log)
 {
-	/* OpenSSL's init is neither idempotent nor thread-safe, and the heap is the process's: these two belong to it. */
+	/* OpenSSL's init is neither idempotent nor thread-safe; the heap is the process's, and these two with it */
 	static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 	static bool warned;
 	bool warn = false;

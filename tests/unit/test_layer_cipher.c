@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * crypto/layer_cipher: known answers, every way to cut the blob, and everything that must not pass. What is expected comes
- * from OpenSSL's one-shot functions, and for the counter's wrap from the shared vectors.
+ * crypto/layer_cipher: known answers, every way to cut the blob, and everything that must not pass. What is expected
+ * comes from OpenSSL's one-shot functions, and for the counter's wrap from the shared vectors.
  */
 #include <setjmp.h>
 #include <stdarg.h>
