@@ -169,6 +169,13 @@ static inline bool server_read(int fd, struct request *request)
 		if (n <= 0)
 			return false;
 		len += (size_t)n;
+		/* a TLS greeting: as other servers do, say in plain HTTP that this is none */
+		if ((unsigned char)request->head[0] < ' ') {
+			static const char no[] = "HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n";
+
+			send(fd, no, sizeof(no) - 1, MSG_NOSIGNAL);
+			return false;
+		}
 		end = strstr(request->head, "\r\n\r\n");
 	}
 	if (sscanf(request->head, "%7s %1023s", request->method, request->path) != 2)

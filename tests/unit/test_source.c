@@ -21,6 +21,7 @@ static uint8_t content[BLOB_BYTES];
 
 struct fixture {
 	struct server server;
+	struct log log;
 	struct fetcher *fetcher;
 	struct source *source;
 	struct pool *pool;
@@ -36,15 +37,24 @@ static enum cpull_io io_of(void **state)
 	return *(const enum cpull_io *)*state;
 }
 
+/* TEST_LOG in the environment shows what the fetch thread does. */
+static void show(enum cpull_log_level level, const char *line, void *payload)
+{
+	(void)level;
+	(void)payload;
+	fprintf(stderr, "# %llu %s\n", (unsigned long long)now_ms(), line);
+}
+
 static void set_up(struct fixture *f, void **state, server_fn fn, void *payload)
 {
 	memset(f, 0, sizeof(*f));
+	log_init(&f->log, getenv("TEST_LOG") ? show : NULL, NULL, CPULL_LOG_DEBUG);
 	assert_int_equal(server_start(&f->server, fn, payload), 0);
 	snprintf(f->domain, sizeof(f->domain), "127.0.0.1:%u", f->server.port);
 	f->reference = (struct reference){.domain = f->domain, .path = "team/app", .tag = "1"};
 	f->options = (struct source_options){.reference = &f->reference, .plain_http = true, .retries = 3,
 					     .stall_timeout_ms = 10000};
-	assert_int_equal(fetcher_new(io_of(state), NULL, &f->fetcher, NULL), 0);
+	assert_int_equal(fetcher_new(io_of(state), &f->log, &f->fetcher, NULL), 0);
 	assert_int_equal(pool_new(CHUNK_BYTES, 32, &f->pool, NULL), 0);
 	assert_int_equal(pool_share_open(f->pool, 2, 2, &f->share), 0);
 }
@@ -61,6 +71,7 @@ static void tear_down(struct fixture *f)
 	pool_share_close(f->share);
 	pool_free(f->pool);
 	server_stop(&f->server);
+	log_destroy(&f->log);
 }
 
 static struct blob *open_blob(struct fixture *f, uint64_t size)
@@ -618,7 +629,7 @@ static void silence_is_limited(void **state)
 		open_source(&f);
 		assert_int_equal(fetch_blob(&f, BLOB_BYTES), CPULL_ERR_STALLED);
 		/* progress of the first attempt does not count against the others */
-		assert_int_equal(server_requests(&f.server), stalls[i] ? 2 : 2);
+		assert_int_equal(server_requests(&f.server), 2);
 		tear_down(&f);
 	}
 }
@@ -694,34 +705,46 @@ static void many_blobs_share_the_thread(void **state)
 	tear_down(&f);
 }
 
-int main(void)
+#define EACH(fn) {.name = #fn, .test_func = fn}
+
+/* An argument names the tests to run, "*" and all. */
+int main(int argc, char **argv)
 {
 	static enum cpull_io io[] = {CPULL_IO_AUTO, CPULL_IO_SYNC};
-	static void (*const tests[])(void **) = {
-		manifest_comes_with_its_type, blobs_stream_in_full_chunks, memory_stays_within_the_share,
-		small_chunks_lose_nothing, closing_early_gives_everything_back, cut_connections_are_resumed,
-		whole_answers_to_a_range_are_skipped_into, other_ranges_are_not_taken,
-		a_range_that_was_not_asked_for_is_refused, short_blobs_are_a_size_error, long_blobs_are_stopped,
-		a_complete_blob_needs_no_more, empty_blobs_are_empty, manifests_are_cut_at_their_limit,
-		headers_are_cut_at_their_limit, error_bodies_are_cut_at_their_limit,
-		digests_are_checked_before_they_are_sent, cancel_ends_a_stalled_read, cancel_ends_a_connect,
-		the_deadline_ends_a_stalled_read, silence_is_limited, slowness_is_not, many_blobs_share_the_thread,
-	};
-	static const char *const names[] = {
-		"manifest_comes_with_its_type", "blobs_stream_in_full_chunks", "memory_stays_within_the_share",
-		"small_chunks_lose_nothing", "closing_early_gives_everything_back", "cut_connections_are_resumed",
-		"whole_answers_to_a_range_are_skipped_into", "other_ranges_are_not_taken",
-		"a_range_that_was_not_asked_for_is_refused", "short_blobs_are_a_size_error", "long_blobs_are_stopped",
-		"a_complete_blob_needs_no_more", "empty_blobs_are_empty", "manifests_are_cut_at_their_limit",
-		"headers_are_cut_at_their_limit", "error_bodies_are_cut_at_their_limit",
-		"digests_are_checked_before_they_are_sent", "cancel_ends_a_stalled_read", "cancel_ends_a_connect",
-		"the_deadline_ends_a_stalled_read", "silence_is_limited", "slowness_is_not", "many_blobs_share_the_thread",
+	static const struct CMUnitTest tests[] = {
+		EACH(manifest_comes_with_its_type),
+		EACH(blobs_stream_in_full_chunks),
+		EACH(memory_stays_within_the_share),
+		EACH(small_chunks_lose_nothing),
+		EACH(closing_early_gives_everything_back),
+		EACH(cut_connections_are_resumed),
+		EACH(whole_answers_to_a_range_are_skipped_into),
+		EACH(other_ranges_are_not_taken),
+		EACH(a_range_that_was_not_asked_for_is_refused),
+		EACH(short_blobs_are_a_size_error),
+		EACH(long_blobs_are_stopped),
+		EACH(a_complete_blob_needs_no_more),
+		EACH(empty_blobs_are_empty),
+		EACH(manifests_are_cut_at_their_limit),
+		EACH(headers_are_cut_at_their_limit),
+		EACH(error_bodies_are_cut_at_their_limit),
+		EACH(digests_are_checked_before_they_are_sent),
+		EACH(cancel_ends_a_stalled_read),
+		EACH(cancel_ends_a_connect),
+		EACH(the_deadline_ends_a_stalled_read),
+		EACH(silence_is_limited),
+		EACH(slowness_is_not),
+		EACH(many_blobs_share_the_thread),
 	};
 	struct CMUnitTest all[2 * ARRAY_LEN(tests)];
 
 	for (size_t i = 0; i < ARRAY_LEN(content); i++)
 		content[i] = (uint8_t)((i * 2654435761u) >> 13);
-	for (size_t i = 0; i < ARRAY_LEN(all); i++)
-		all[i] = (struct CMUnitTest){.name = names[i / 2], .test_func = tests[i / 2], .initial_state = &io[i % 2]};
+	for (size_t i = 0; i < ARRAY_LEN(all); i++) {
+		all[i] = tests[i / 2];
+		all[i].initial_state = &io[i % 2];
+	}
+	if (argc > 1)
+		cmocka_set_test_filter(argv[1]);
 	return cmocka_run_group_tests(all, NULL, NULL);
 }
