@@ -301,7 +301,8 @@ static void other_ranges_are_not_taken(void **state)
 	};
 
 	assert_int_equal(BLOB_BYTES, 1060921);
-	for (size_t i = 0; i < ARRAY_LEN(lies); i++) {
+	/* each costs a delay: half of them with either kind of I/O */
+	for (size_t i = io_of(state) == CPULL_IO_SYNC; i < ARRAY_LEN(lies); i += 2) {
 		struct fixture f;
 
 		set_up(&f, state, wrong_range, lies[i]);
@@ -628,8 +629,7 @@ static void silence_is_limited(void **state)
 		f.options.retries = 2;
 		open_source(&f);
 		assert_int_equal(fetch_blob(&f, BLOB_BYTES), CPULL_ERR_STALLED);
-		/* progress of the first attempt does not count against the others */
-		assert_int_equal(server_requests(&f.server), 2);
+		assert_int_equal(server_requests_soon(&f.server, 2), 2);
 		tear_down(&f);
 	}
 }
