@@ -44,7 +44,7 @@ static void token_reply(const char *text, size_t len)
 		assert(token && *token && !strpbrk(token, "\r\n "));
 		assert(lifetime_s >= AUTH_TOKEN_LIFETIME_MIN_S && lifetime_s <= AUTH_TOKEN_LIFETIME_MAX_S);
 	}
-	secret_free(token);
+	string_wipe(token);
 }
 
 static void fields(const char *text)
