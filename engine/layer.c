@@ -16,6 +16,9 @@
 #include "engine/base/thread.h"
 #include "engine/decompress.h"
 
+/* What a stage returns when its pool or queue was cancelled by the other one, which has noted the reason. */
+#define STOPPED 1
+
 struct layer_job {
 	struct layer_job_options o;
 	struct pool_share *in;  /* fetch → open */
@@ -96,12 +99,6 @@ static void thread_ends(struct layer_job *job)
 		job->o.changed(job->o.changed_payload);
 }
 
-/* A pool or queue that was cancelled by the other side: the reason is already noted. */
-static int stopped(struct cpull_error *err)
-{
-	return error_set(err, CPULL_ERR_CANCELLED, "stopped");
-}
-
 /* ---- open ---- */
 
 static void hand_over(struct layer_job *job, struct chunk *chunk)
@@ -128,7 +125,7 @@ static int open_chunk(struct layer_job *job, const struct chunk *in, struct chun
 
 	do {
 		if (!*filling && !(*filling = pool_get(job->out, &job->open_stats.wait_output_ns)))
-			return stopped(err);
+			return STOPPED;
 		io.out = (*filling)->data;
 		io.out_len = room;
 		io.out_pos = (*filling)->len;
@@ -220,9 +217,9 @@ static void *opener_main(void *payload)
 		at_end = true;
 		rc = finish_blob(job, &filling, &err);
 	}
-	if (rc)
+	if (rc < 0)
 		job_fail(job, &err);
-	else
+	else if (rc == 0)
 		queue_close(&job->queue, 0);
 	chunk_put(filling);
 	if (rc && !at_end && is_content_failure(job_code(job)))
@@ -252,7 +249,7 @@ static int write_chunks(struct layer_job *job, struct cpull_error *err)
 		if (rc)
 			return rc;
 	}
-	return rc ? stopped(err) : 0;
+	return rc ? STOPPED : 0;
 }
 
 static int check_diff_id(struct layer_job *job, struct cpull_error *err)
@@ -282,7 +279,7 @@ static void *sink_main(void *payload)
 		rc = check_diff_id(job, &err);
 	if (!rc)
 		rc = layer_writer_finish(job->writer, &job->written, &err);
-	if (rc)
+	if (rc < 0)
 		job_fail(job, &err);
 	job->write_stats.busy_ns = now_ns() - since - job->write_stats.wait_input_ns;
 	thread_ends(job);

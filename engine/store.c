@@ -301,14 +301,17 @@ static int own(struct store *store, const char *name, int *out, struct cpull_err
 	return 1;
 }
 
-static bool is_empty(int fd)
+/* 1, 0, or a negative errno. */
+static int is_empty(int fd)
 {
 	CLEANUP_DIR DIR *dir = fs_list(fd, ".");
 	size_t entries = 0;
 
-	while (dir && readdir(dir))
+	if (!dir)
+		return -errno;
+	while (readdir(dir))
 		entries++;
-	return dir && entries == 2; /* "." and ".." */
+	return entries == 2; /* "." and ".." */
 }
 
 int store_stage(struct store *store, const char *diff_id, struct stage **out, struct cpull_error *err)
@@ -326,11 +329,16 @@ int store_stage(struct store *store, const char *diff_id, struct stage **out, st
 			continue;
 		if (fd < 0)
 			return 0;
-		if (is_empty(fd))
+
+		int empty = is_empty(fd);
+
+		if (empty > 0)
 			break;
 		/* a dead owner's leftovers: nothing of them is used */
-		if (trash(store, store->staging_fd, name, away) == 0)
-			remove_staged(store, away);
+		if (empty < 0 || trash(store, store->staging_fd, name, away))
+			return error_sys(err, CPULL_ERR_STORAGE, empty < 0 ? -empty : errno,
+					 "clearing %s/staging/%s", store->path, name);
+		remove_staged(store, away);
 		close(steal_fd(&fd));
 	}
 
