@@ -236,11 +236,11 @@ static int append_missing(const struct resolving *r, char *out)
 		size_t n = strcspn(p, "/");
 
 		if (n == 2 && memcmp(p, "..", 2) == 0) {
-			/* out of what is there again: too odd to guess */
-			if (len <= least)
-				return -ENOENT;
 			while (len > least && out[--len] != '/')
 				;
+			/* back in what is there: no kernel would come this way */
+			if (len <= least)
+				return -ENOENT;
 		} else if (n && !(n == 1 && *p == '.')) {
 			if (len + 1 + n >= LIMIT_PATH_BYTES)
 				return -ENAMETOOLONG;
