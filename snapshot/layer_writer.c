@@ -269,7 +269,9 @@ static int on_entry(struct layer_writer *writer, struct cpull_error *err)
 	if (writer->stats.entries == writer->max_entries)
 		return error_set(err, CPULL_ERR_LIMIT, "more than %llu entries in a layer",
 				 (unsigned long long)writer->max_entries);
-	writer->stats.entries++;
+	/* a root without an entry: something that is the same at every unpacking */
+	if (writer->stats.entries++ == 0)
+		tree_set_time(writer->tree, TREE_ROOT, tar_entry(writer->tar)->mtime);
 	return wrap_entry(writer, apply(writer, tar_entry(writer->tar), err), err);
 }
 

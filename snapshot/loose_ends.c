@@ -144,6 +144,19 @@ static bool is_below(const struct tree *tree, uint32_t dir, uint32_t above)
 	return dir == above;
 }
 
+/* Does this layer itself make room for a directory at path: by one, or by a whiteout of what is below? */
+static bool makes_room(struct tie *tie, const char *path)
+{
+	const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
+	struct tree_place at;
+	struct stat st;
+
+	if (tree_lookup(tie->tree, path, slash ? (size_t)(slash - path) : 0, &at, NULL) ||
+	    fstatat(at.fd, name, &st, AT_SYMLINK_NOFOLLOW))
+		return false;
+	return S_ISDIR(st.st_mode) || whiteout_is(at.fd, name, &st);
+}
+
 /* Where the lower layers have a symlink, our directory's content belongs to what that leads to. */
 static int relocate(struct tie *tie, uint32_t dir, struct cpull_error *err)
 {
@@ -158,8 +171,10 @@ static int relocate(struct tie *tie, uint32_t dir, struct cpull_error *err)
 	if (rc)
 		return error_sys(err, CPULL_ERR_UNSUPPORTED, -rc, "a lower layer has a symlink there that cannot be "
 				 "followed");
-	if (node.layer < tie->view.count && !S_ISDIR(node.st.st_mode))
+	if (node.layer < tie->view.count && !S_ISDIR(node.st.st_mode) && !makes_room(tie, tie->target))
 		return 0; /* no directory to go to: ours stays, as over any other file */
+	if (node.layer == tie->view.count && !(tree->dirs[dir].flags & TREE_WANTED))
+		return 0; /* whiteouts with nothing to hide */
 
 	tree->wanted = tree->dirs[dir].flags & TREE_WANTED;
 	tree->now = (struct timespec){.tv_sec = (time_t)tree->dirs[dir].mtime_sec,
@@ -188,6 +203,29 @@ static int relocate_all(struct tie *tie, struct cpull_error *err)
 	return 0;
 }
 
+static bool shows_dir(const struct tie *tie, const struct stack_node *node)
+{
+	return node->layer < tie->view.count && S_ISDIR(node->st.st_mode);
+}
+
+/* Removes a directory; what hid the lower one of its name still does. */
+static int drop_dir(struct tie *tie, uint32_t dir, struct cpull_error *err)
+{
+	struct tree *tree = tie->tree;
+	struct tree_dir *d = &tree->dirs[dir];
+	const char *name = tree_dir_name(tree, dir);
+	CLEANUP_FD int fd = tree_open(tree, d->parent, O_PATH | O_DIRECTORY);
+	struct tree_place at = {.fd = fd, .dir = d->parent};
+
+	if (fd < 0)
+		return error_sys(err, CPULL_ERR_STORAGE, -fd, "opening the parent of a needless directory");
+
+	int rc = tree_clear(tree, at, name, err);
+
+	tree->dirs[at.dir].flags |= TREE_TOUCHED;
+	return rc || !(d->flags & TREE_RECREATED) ? rc : whiteout_make(tree, at, name, err);
+}
+
 /* Directories that only whiteouts asked for, with nothing below for these to hide. */
 static int drop_useless(struct tie *tie, struct cpull_error *err)
 {
@@ -195,26 +233,35 @@ static int drop_useless(struct tie *tie, struct cpull_error *err)
 	struct stack_node node;
 
 	for (uint32_t i = tree->count; i-- > 1;) {
-		struct tree_dir *d = &tree->dirs[i];
-
-		if (!is_implicit(d) || (d->flags & TREE_WANTED))
+		if (!is_implicit(&tree->dirs[i]) || (tree->dirs[i].flags & TREE_WANTED))
 			continue;
 
 		int rc = look_below(tie, i, &node, err);
 
-		if (rc)
-			return rc;
-		if (node.layer < tie->view.count && S_ISDIR(node.st.st_mode))
-			continue;
-
-		CLEANUP_FD int fd = tree_open(tree, d->parent, O_PATH | O_DIRECTORY);
-
-		if (fd < 0)
-			return error_sys(err, CPULL_ERR_STORAGE, -fd, "opening the parent of a needless directory");
-		rc = tree_clear(tree, (struct tree_place){.fd = fd, .dir = d->parent}, tree_dir_name(tree, i), err);
+		if (!rc && !shows_dir(tie, &node))
+			rc = drop_dir(tie, i, err);
 		if (rc)
 			return wrap_path("directory", tie->path, rc, err);
-		tree->dirs[d->parent].flags |= TREE_TOUCHED;
+	}
+	return 0;
+}
+
+/* A directory that no lower layer has is not merged: overlayfs then lists its whiteouts as names without a file. */
+static int sweep_unmerged(struct tie *tie, struct cpull_error *err)
+{
+	struct tree *tree = tie->tree;
+	struct stack_node node;
+
+	for (uint32_t i = 0; i < tree->count; i++) {
+		if ((tree->dirs[i].flags & (TREE_WHITEOUTS | TREE_DEAD)) != TREE_WHITEOUTS)
+			continue;
+
+		int rc = look_below(tie, i, &node, err);
+
+		if (!rc && !shows_dir(tie, &node))
+			rc = whiteout_sweep_dir(tree, i, err);
+		if (rc)
+			return wrap_path("directory", tie->path, rc, err);
 	}
 	return 0;
 }
@@ -229,13 +276,12 @@ static int inherit(struct tie *tie, uint32_t dir, struct cpull_error *err)
 	if (rc)
 		return rc;
 	d->flags &= (uint16_t)~TREE_IMPLICIT;
-	if (node.layer == tie->view.count || !S_ISDIR(node.st.st_mode))
+	if (!shows_dir(tie, &node))
 		return tree_settle(tie->tree, dir, err);
 	d->mode = (uint16_t)(node.st.st_mode & 07777);
 	d->uid = node.st.st_uid;
 	d->gid = node.st.st_gid;
-	d->mtime_sec = node.st.st_mtim.tv_sec;
-	d->mtime_nsec = (uint32_t)node.st.st_mtim.tv_nsec;
+	tree_set_time(tie->tree, dir, node.st.st_mtim);
 	rc = tree_settle(tie->tree, dir, err);
 	if (rc)
 		return rc;
@@ -402,6 +448,8 @@ int loose_ends_tie(struct loose_ends *ends, struct tree *tree, struct dir_writer
 		rc = drop_useless(tie, err);
 	if (!rc)
 		rc = whiteout_sweep(tree, err);
+	if (!rc)
+		rc = sweep_unmerged(tie, err);
 	if (!rc)
 		rc = inherit_all(tie, err);
 	if (!rc)

@@ -82,6 +82,15 @@ static int join_records(struct tree *tree, uint32_t from, uint32_t to, const cha
 	return 0;
 }
 
+/* A directory that is being emptied itself (b → /, and b/b) stands for where its content goes. */
+static uint32_t now_at(const struct merge *merge, uint32_t dir)
+{
+	for (size_t i = 0; i < merge->count; i++)
+		if (merge->pairs[i].from == dir)
+			return merge->pairs[i].to;
+	return dir;
+}
+
 /* The name is in both. */
 static int merge_name(struct merge *merge, const char *name, struct cpull_error *err)
 {
@@ -113,6 +122,12 @@ static int merge_name(struct merge *merge, const char *name, struct cpull_error 
 
 	if (from_dir == TREE_NONE || to_dir == TREE_NONE)
 		return error_set(err, CPULL_ERR_STORAGE, "something else writes in the store");
+	if (now_at(merge, to_dir) != to_dir) {
+		/* by an entry of its own it would have replaced the link on the way */
+		if (!(tree->dirs[from_dir].flags & TREE_IMPLICIT))
+			return clash(name, err);
+		to_dir = now_at(merge, to_dir);
+	}
 
 	int rc = join_records(tree, from_dir, to_dir, name, err);
 
@@ -184,9 +199,10 @@ static int open_pair(struct merge *merge, struct pair pair, struct cpull_error *
 }
 
 /* Removes an empty directory whose content went to pair.to. */
-static int retire(struct tree *tree, struct pair pair, struct cpull_error *err)
+static int retire(struct tree *tree, struct pair pair, bool first, struct cpull_error *err)
 {
 	struct tree_dir *from = &tree->dirs[pair.from];
+	struct tree_place at = {.dir = from->parent};
 	CLEANUP_FD int fd = tree_open(tree, from->parent, O_PATH | O_DIRECTORY);
 
 	if (fd < 0 || unlinkat(fd, tree_dir_name(tree, pair.from), AT_REMOVEDIR))
@@ -194,7 +210,9 @@ static int retire(struct tree *tree, struct pair pair, struct cpull_error *err)
 	tree->dirs[from->parent].flags |= TREE_TOUCHED;
 	from->flags |= TREE_DEAD | TREE_MOVED;
 	from->parent = pair.to;
-	return 0;
+	at.fd = fd;
+	/* c → /, and a whiteout c/c: it hid the link itself, in whose place the directory was */
+	return first && (from->flags & TREE_RECREATED) ? whiteout_make(tree, at, tree_dir_name(tree, pair.from), err) : 0;
 }
 
 int merge_dirs(struct tree *tree, uint32_t from, uint32_t to, struct cpull_error *err)
@@ -212,7 +230,7 @@ int merge_dirs(struct tree *tree, uint32_t from, uint32_t to, struct cpull_error
 		close(merge.to_fd);
 	}
 	for (size_t i = merge.count; !rc && i-- > 0;)
-		rc = retire(tree, merge.pairs[i], err);
+		rc = retire(tree, merge.pairs[i], i == 0, err);
 	free(merge.pairs);
 	tree_forget_paths(tree);
 	return rc;

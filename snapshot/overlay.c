@@ -24,6 +24,7 @@
 #include "engine/base/error.h"
 #include "engine/base/limits.h"
 #include "snapshot/attributes.h"
+#include "snapshot/whiteout.h"
 
 /* Longest value of fsconfig(FSCONFIG_SET_STRING). */
 #define FSCONFIG_TEXT_BYTES 255u
@@ -43,6 +44,18 @@ struct job {
 
 /* ---- what is asked for ---- */
 
+/* overlayfs does not look whether a layer's root is opaque (tried on 6.18): the image's own ".wh..wh..opq" would hide
+ * nothing there. */
+static int has_opaque_root(const char *path, bool *out, struct cpull_error *err)
+{
+	CLEANUP_FD int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+	if (fd < 0)
+		return error_sys(err, CPULL_ERR_STORAGE, errno, "opening layer %s", path);
+	*out = whiteout_is_opaque(fd);
+	return 0;
+}
+
 /* The topmost of each: what lies under a second copy is added and hidden again by the upper one. */
 static int pick_lowers(struct job *job, struct cpull_error *err)
 {
@@ -52,12 +65,21 @@ static int pick_lowers(struct job *job, struct cpull_error *err)
 	if (!job->lowers)
 		return error_nomem(err);
 	for (size_t i = m->lower_count; i-- > 0;) {
+		bool opaque = false;
 		size_t k = 0;
 
 		while (k < job->count && strcmp(job->lowers[k], m->lowers[i]) != 0)
 			k++;
-		if (k == job->count)
-			job->lowers[job->count++] = m->lowers[i];
+		if (k < job->count)
+			continue;
+		job->lowers[job->count++] = m->lowers[i];
+
+		int rc = has_opaque_root(m->lowers[i], &opaque, err);
+
+		if (rc)
+			return rc;
+		if (opaque)
+			break;
 	}
 	if (job->count > LIMIT_LAYERS)
 		return error_set(err, CPULL_ERR_LIMIT, "mounting %zu layers: an overlay takes %u at most", job->count,

@@ -78,7 +78,7 @@ static int add_record(struct tree *tree, uint32_t parent, const char *name, uint
 		.acl = TREE_NONE,
 		.mtime_sec = tree->now.tv_sec,
 		.mtime_nsec = (uint32_t)tree->now.tv_nsec,
-		.flags = (uint16_t)(TREE_IMPLICIT | (tree->wanted ? TREE_WANTED : 0)),
+		.flags = TREE_IMPLICIT,
 	};
 	return 0;
 }
@@ -165,8 +165,11 @@ static int reset_root(struct tree *tree, struct cpull_error *err)
 	tree->dev = st.st_dev;
 
 	uint32_t root;
+	int rc = add_record(tree, TREE_NONE, "", st.st_ino, &root, err);
 
-	return add_record(tree, TREE_NONE, "", st.st_ino, &root, err);
+	if (!rc)
+		tree->dirs[root].flags |= TREE_WANTED;
+	return rc;
 }
 
 int tree_new(int dirfd, struct log *log, struct tree **out, struct cpull_error *err)
@@ -443,8 +446,7 @@ int tree_describe(struct tree *tree, uint32_t dir, const struct tar_entry *entry
 	d->mode = (uint16_t)(entry->mode & 07777);
 	d->uid = entry->uid;
 	d->gid = entry->gid;
-	d->mtime_sec = entry->mtime.tv_sec;
-	d->mtime_nsec = (uint32_t)entry->mtime.tv_nsec;
+	tree_set_time(tree, dir, entry->mtime);
 	d->flags &= (uint16_t)~TREE_IMPLICIT;
 	tree_want(tree, dir);
 	if (!entry->xattr_count && !(d->flags & TREE_XATTRS))

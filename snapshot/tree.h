@@ -124,6 +124,11 @@ static inline const char *tree_dir_name(const struct tree *tree, uint32_t dir)
 }
 /* Does any of its parents hide what lies below? */
 bool tree_under_opaque(const struct tree *tree, uint32_t dir);
+static inline void tree_set_time(struct tree *tree, uint32_t dir, struct timespec mtime)
+{
+	tree->dirs[dir].mtime_sec = mtime.tv_sec;
+	tree->dirs[dir].mtime_nsec = (uint32_t)mtime.tv_nsec;
+}
 /* Key of a name in a directory for maps. */
 uint64_t tree_name_key(const struct tree *tree, uint32_t dir, const char *name);
 /* Marks a directory and its parents as being there for more than whiteouts. */

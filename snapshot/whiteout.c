@@ -149,7 +149,7 @@ bool whiteout_is_opaque(int fd)
 	       (fgetxattr(fd, USER_OPAQUE, &value, 1) == 1 && value == 'y');
 }
 
-static int sweep_dir(struct tree *tree, uint32_t dir, struct cpull_error *err)
+int whiteout_sweep_dir(struct tree *tree, uint32_t dir, struct cpull_error *err)
 {
 	int fd = tree_open(tree, dir, O_RDONLY | O_DIRECTORY);
 	DIR *list = fd < 0 ? NULL : fdopendir(fd);
@@ -172,25 +172,25 @@ static int sweep_dir(struct tree *tree, uint32_t dir, struct cpull_error *err)
 			rc = error_sys(err, CPULL_ERR_STORAGE, errno, "removing a whiteout from an opaque directory");
 	}
 	closedir(list);
+	tree->dirs[dir].flags &= (uint16_t)~TREE_WHITEOUTS;
+	tree->dirs[dir].flags |= TREE_TOUCHED;
 	return rc;
 }
 
 int whiteout_sweep(struct tree *tree, struct cpull_error *err)
 {
 	for (uint32_t i = 0; i < tree->count; i++) {
-		struct tree_dir *d = &tree->dirs[i];
+		const struct tree_dir *d = &tree->dirs[i];
 
 		if ((d->flags & TREE_DEAD) || !(d->flags & TREE_WHITEOUTS))
 			continue;
 		if (!(d->flags & TREE_OPAQUE) && !tree_under_opaque(tree, i))
 			continue;
 
-		int rc = sweep_dir(tree, i, err);
+		int rc = whiteout_sweep_dir(tree, i, err);
 
 		if (rc)
 			return rc;
-		d->flags &= (uint16_t)~TREE_WHITEOUTS;
-		d->flags |= TREE_TOUCHED;
 	}
 	return 0;
 }

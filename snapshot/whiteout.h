@@ -16,6 +16,8 @@ MUST_CHECK int whiteout_opaque(struct tree *tree, uint32_t dir, unsigned how, st
 bool whiteout_is(int dirfd, const char *name, const struct stat *st);
 /* Is the open directory opaque? */
 bool whiteout_is_opaque(int fd);
+/* Takes all whiteouts out of a directory. */
+MUST_CHECK int whiteout_sweep_dir(struct tree *tree, uint32_t dir, struct cpull_error *err);
 /* Takes whiteouts out of opaque directories and from below them, where they would show up as names without a file. */
 MUST_CHECK int whiteout_sweep(struct tree *tree, struct cpull_error *err);
 

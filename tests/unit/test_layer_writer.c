@@ -748,6 +748,48 @@ static void shared_vectors(void **state)
 	assert_int_equal(stat_of("gnu-sparse-old").st_nlink > 0, 1);
 }
 
+/* Run with mknod refused. overlayfs reads this form since 6.7. */
+static void whiteouts_without_nodes(void **state)
+{
+	struct bytes t = {0};
+	char value = 0;
+
+	(void)state;
+	ADD(&t, .name = "d/gone", .data = "x");
+	ADD(&t, .name = "d/keep", .data = "x");
+	ADD(&t, .name = "o/old", .data = "x");
+	ADD(&t, .name = "r/old", .data = "x");
+	WRITE_OK("l0", &t);
+	ADD(&t, .name = "d/.wh.gone");
+	ADD(&t, .name = "o/.wh.old");
+	ADD(&t, .name = "o/.wh..wh..opq");
+	ADD(&t, .name = ".wh.r");
+	ADD(&t, .name = "r/new", .data = "new");
+	ADD(&t, .name = "empty");
+	WRITE_OK("l1", &t);
+	assert_true(S_ISREG(stat_of("l1/d/gone").st_mode) && stat_of("l1/d/gone").st_size == 0);
+	assert_true(lgetxattr("l1/d/gone", "trusted.overlay.whiteout", NULL, 0) >= 0);
+	assert_int_equal(lgetxattr("l1/d", "trusted.overlay.opaque", &value, 1), 1);
+	assert_int_equal(value, 'x');
+	assert_true(is_opaque("l1/o") && is_opaque("l1/r"));
+	assert_int_equal(count_names("l1/o"), 0);
+	assert_int_equal(mkdir("view", 0755), 0);
+	if (mount("overlay", "view", "overlay", 0, "lowerdir=l1:l0"))
+		skip();
+	bool old_kernel = exists("view/d/gone");
+
+	assert_true(exists("view/d/keep") && exists("view/empty") && has_content("view/r/new", "new"));
+	assert_false(exists("view/o/old") || exists("view/r/old"));
+	umount2("view", MNT_DETACH);
+	if (old_kernel)
+		skip();
+	/* a device in the image is an error that says why */
+	ADD(&t, .type = '3', .name = "null", .major = 1, .minor = 3);
+	struct outcome out = WRITE_FAILS("l2", &t, CPULL_ERR_PERMISSION);
+
+	assert_non_null(strstr(out.err.message, "CAP_MKNOD"));
+}
+
 #define T(f) cmocka_unit_test_setup(f, fresh)
 
 static int run_group(const char *name)
@@ -778,6 +820,10 @@ int main(void)
 	fresh_tmpfs(base);
 	if (refuse_syscall(SYS_openat2, ENOSYS))
 		failed += run_group("layer_writer without openat2");
+	const struct CMUnitTest last[] = {T(whiteouts_without_nodes)};
+
+	if (refuse_syscall(SYS_mknodat, EPERM))
+		failed += cmocka_run_group_tests_name("layer_writer without mknod", last, NULL, NULL);
 	if (chdir("/") == 0 && umount2(base, MNT_DETACH) == 0)
 		rmdir(base);
 	return failed;

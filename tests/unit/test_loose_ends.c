@@ -273,6 +273,98 @@ static void directories_merge(void **state)
 	CHECK_STAT("view/b/s/deep", 0700, 0, 0);
 }
 
+/* Found by comparing random stacks with what another program makes of them, layer upon layer in one tree. */
+static void whiteouts_in_directories_of_their_own(void **state)
+{
+	struct bytes t = {0};
+
+	(void)state;
+	ADD(&t, .name = "c/f", .data = "f");
+	ADD(&t, .name = "keep/f", .data = "f");
+	layer(&t);
+	/* the second whiteout takes the directory that the first one asked for */
+	ADD(&t, .name = "c/d/.wh.x");
+	ADD(&t, .name = ".wh.c");
+	/* a directory that a whiteout asked for first, and then a file below it */
+	ADD(&t, .name = "d/.wh.x");
+	ADD(&t, .name = "d/e/f", .data = "f");
+	/* nothing below has it: a ghost */
+	ADD(&t, .name = "d/e/.wh.x");
+	ADD(&t, .name = "keep/.wh.never");
+	layer(&t);
+	assert_true(is_whiteout("l1/c") && is_whiteout("l1/keep/never"));
+	view();
+	assert_false(exists("view/c"));
+	assert_true(has_content("view/d/e/f", "f"));
+	assert_int_equal(count_names("view/d"), 1);
+	assert_int_equal(count_names("view/d/e"), 1);
+	assert_int_equal(count_names("view/keep"), 1);
+}
+
+static void links_to_what_the_layer_whites_out(void **state)
+{
+	struct bytes t = {0};
+
+	(void)state;
+	ADD_SYMLINK(&t, "a", "d");
+	ADD(&t, .name = "d", .data = "file");
+	ADD_SYMLINK(&t, "gone", "nowhere");
+	layer(&t);
+	ADD(&t, .name = ".wh.d");
+	ADD(&t, .name = "a/b/f", .data = "f");
+	ADD(&t, .name = "gone/.wh.x");
+	ADD(&t, .name = "nowhere", .data = "a file now");
+	layer(&t);
+	view();
+	assert_true(links_to("view/a", "d") && has_content("view/d/b/f", "f"));
+	assert_true(links_to("view/gone", "nowhere") && has_content("view/nowhere", "a file now"));
+}
+
+static void links_to_their_own_parent(void **state)
+{
+	struct bytes t = {0};
+
+	(void)state;
+	ADD_SYMLINK(&t, "b", "/");
+	ADD_SYMLINK(&t, "c", ".");
+	ADD_SYMLINK(&t, "x", "/");
+	layer(&t);
+	ADD(&t, .name = "b/b/f", .data = "f"); /* is /f */
+	ADD(&t, .name = "c/g", .data = "g");
+	ADD(&t, .name = "x/.wh.x"); /* the link itself */
+	layer(&t);
+	view();
+	assert_true(has_content("view/f", "f") && has_content("view/g", "g"));
+	assert_true(links_to("view/b", "/") && !exists("view/x"));
+	assert_int_equal(count_names("view"), 4);
+	ADD_DIR(&t, .name = "b/b"); /* would have replaced the link */
+	layer_fails(&t, CPULL_ERR_UNSUPPORTED);
+}
+
+/* overlayfs itself takes no notice of an opaque root. */
+static void an_opaque_root_hides_everything(void **state)
+{
+	struct bytes t = {0};
+
+	(void)state;
+	ADD_DIR(&t, .name = "./", .mode = 0700);
+	ADD(&t, .name = "old", .data = "old");
+	ADD(&t, .name = "d/old", .data = "old");
+	layer(&t);
+	ADD(&t, .name = "new", .data = "new");
+	ADD(&t, .name = ".wh..wh..opq");
+	ADD(&t, .name = "d/new", .data = "new");
+	layer(&t);
+	ADD(&t, .name = "newer", .data = "newer");
+	layer(&t);
+	view();
+	assert_false(exists("view/old") || exists("view/d/old"));
+	assert_true(exists("view/new") && exists("view/d/new") && exists("view/newer"));
+	CHECK_STAT("view", 0700, 0, 0);
+	ADD_LINK(&t, "h", "old");
+	layer_fails(&t, CPULL_ERR_TAR);
+}
+
 static void hard_links_into_lower_layers(void **state)
 {
 	struct bytes t = {0};
@@ -365,6 +457,8 @@ static int run_group(const char *name)
 	const struct CMUnitTest tests[] = {
 		T(implicit_directories_take_after_the_lower_ones), T(own_entries_are_kept), T(without_lower_layers),
 		T(content_follows_a_lower_symlink), T(symlinks_that_cannot_be_followed), T(directories_merge),
+		T(whiteouts_in_directories_of_their_own), T(links_to_what_the_layer_whites_out),
+		T(links_to_their_own_parent), T(an_opaque_root_hides_everything),
 		T(hard_links_into_lower_layers), T(too_many_lower_layers), T(no_descriptor_is_left),
 	};
 
