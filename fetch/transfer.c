@@ -91,7 +91,7 @@ static const struct {
 	{CURLE_HTTP2, CPULL_ERR_NETWORK, true, ""},
 	{CURLE_HTTP2_STREAM, CPULL_ERR_NETWORK, true, ""},
 	{CURLE_PEER_FAILED_VERIFICATION, CPULL_ERR_NETWORK, false,
-	 "; its certificate is not trusted: give its CA with --cert-dir, or accept any with --tls-verify=false"},
+	 "; the certificate is not accepted: give its CA with --cert-dir, or accept any with --tls-verify=false"},
 	{CURLE_SSL_CACERT_BADFILE, CPULL_ERR_NETWORK, false,
 	 "; the roots of --cert-dir or of the system cannot be loaded"},
 	{CURLE_SSL_CERTPROBLEM, CPULL_ERR_NETWORK, false, "; the client certificate or key cannot be used"},
@@ -122,6 +122,13 @@ static bool peer_speaks_no_tls(const char *text)
 	       strstr(text, "http request") || strstr(text, "unknown protocol");
 }
 
+/* In TLS 1.3 a server that misses the client's certificate says so after the handshake, as a read error. */
+static bool peer_wants_certificate(const char *text)
+{
+	return strstr(text, "certificate required") || strstr(text, "alert bad certificate") ||
+	       strstr(text, "alert unknown ca");
+}
+
 static void describe_curl(struct transfer *t, CURLcode rc)
 {
 	const char *text = *t->why ? t->why : curl_easy_strerror(rc);
@@ -132,6 +139,11 @@ static void describe_curl(struct transfer *t, CURLcode rc)
 		set_why(reply, text, "; the server does not speak TLS: for a registry on plain HTTP use --plain-http");
 		return;
 	}
+	if (peer_wants_certificate(text)) {
+		reply->code = CPULL_ERR_NETWORK;
+		set_why(reply, text, "; the server wants a client certificate that it knows: X.cert and X.key in --cert-dir");
+		return;
+	}
 	if (rc == CURLE_UNSUPPORTED_PROTOCOL && strstr(text, "HTTP/0.9")) {
 		reply->code = CPULL_ERR_NETWORK;
 		set_why(reply, "the answer is not HTTP", t->https ? "" : "; the server may want HTTPS (no --plain-http)");
@@ -139,7 +151,7 @@ static void describe_curl(struct transfer *t, CURLcode rc)
 	}
 	if (rc == CURLE_UNSUPPORTED_PROTOCOL) {
 		reply->code = CPULL_ERR_REGISTRY;
-		set_why(reply, text, "; redirects are followed to HTTPS only");
+		set_why(reply, text, "; redirects lead to HTTPS only, or with --plain-http also to HTTP");
 		return;
 	}
 	for (size_t i = 0; i < ARRAY_LEN(ends); i++)
@@ -613,7 +625,8 @@ static void set_callbacks(struct transfer *t)
 static bool set_request(struct transfer *t, const struct transfer_request *request)
 {
 	CURL *easy = t->easy;
-	bool http = !strncasecmp(request->url, "http:", 5);
+	/* the first option limits redirects, too; on_connected() sees to it that none leads from HTTPS to HTTP */
+	const char *protocols = request->allow_http ? "http,https" : "https";
 	char range[32];
 
 	set_callbacks(t);
@@ -640,9 +653,8 @@ static bool set_request(struct transfer *t, const struct transfer_request *reque
 	}
 	if (request->form && curl_easy_setopt(easy, CURLOPT_COPYPOSTFIELDS, request->form) != CURLE_OK)
 		return false;
-	return curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, http ? "http" : "https") == CURLE_OK &&
-	       curl_easy_setopt(easy, CURLOPT_REDIR_PROTOCOLS_STR, request->allow_http ? "http,https" : "https") ==
-		       CURLE_OK &&
+	return curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, protocols) == CURLE_OK &&
+	       curl_easy_setopt(easy, CURLOPT_REDIR_PROTOCOLS_STR, protocols) == CURLE_OK &&
 	       curl_easy_setopt(easy, CURLOPT_URL, request->url) == CURLE_OK && set_headers(t, request) &&
 	       set_tls(easy, request->tls);
 }

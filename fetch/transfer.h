@@ -58,7 +58,7 @@ struct transfer_request {
 	uint64_t range_from;       /* with `ranged`: "Range: bytes=<from>-" */
 	bool ranged;
 	bool bulk;                 /* blob: large receive buffer */
-	bool allow_http;           /* plain HTTP may be redirected to (never from HTTPS) */
+	bool allow_http;           /* plain HTTP may be asked and be redirected to (never from HTTPS) */
 	const struct transfer_tls *tls;
 	uint32_t connect_timeout_ms;
 	uint32_t stall_timeout_ms;
