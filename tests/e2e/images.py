@@ -176,8 +176,11 @@ def ec_key(where, name, curve="P-256"):
 
 
 def encrypt(layout, name, public, to):
-    """A copy of oci:layout:name, its layers encrypted, in a layout of its own at `to` under the same name."""
-    skopeo("--encryption-key", "jwe:" + public, "oci:%s:%s" % (layout, name), "oci:%s:%s" % (to, name))
+    """A copy of oci:layout:name, its layers encrypted, in a layout of its own at `to` under the same name. By way of a
+    directory, because there alone skopeo does not compress what is not compressed."""
+    skopeo("--encryption-key", "jwe:" + public, "oci:%s:%s" % (layout, name), "dir:%s.dir" % to)
+    skopeo("--preserve-digests", "dir:%s.dir" % to, "oci:%s:%s" % (to, name))
+    shutil.rmtree("%s.dir" % to)
 
 
 def sample_layers(where, packages=("coreutils", "bash", "libc-bin", "base-files", "tzdata", "perl-base")):

@@ -72,15 +72,17 @@ def test_encrypted_ec(coco, sample, keys, work):
     pull_and_compare(coco, sample, "oci:%s:gzip" % (work / "ec"), "--decryption-key", keys.ec[0])
 
 
-def test_encrypted_zstd(coco, sample, keys, docker):
-    name = docker.push(sample.layout.ref("zstd"), "sample:zstdenc", "--encryption-key", "jwe:" + keys.rsa[1])
+def test_encrypted_zstd(coco, sample, keys, docker, work):
+    images.encrypt(sample.layout.path, "zstd", keys.rsa[1], str(work / "enc"))
+    name = docker.push("oci:%s:zstd" % (work / "enc"), "sample:zstdenc", "--preserve-digests")
     result = pull_and_compare(coco, sample, name, "--decryption-key", keys.rsa[0])
     assert {la["media_type"] for la in result["layers"]} == {images.MT_LAYER["zstd"] + "+encrypted"}
 
 
 def test_encrypted_uncompressed(coco, sample, keys, work):
     images.encrypt(sample.layout.path, "plain", keys.rsa[1], str(work / "enc"))
-    pull_and_compare(coco, sample, "oci:%s:plain" % (work / "enc"), "--decryption-key", keys.rsa[0])
+    result = pull_and_compare(coco, sample, "oci:%s:plain" % (work / "enc"), "--decryption-key", keys.rsa[0])
+    assert {la["media_type"] for la in result["layers"]} == {images.MT_LAYER["none"] + "+encrypted"}
 
 
 def test_recompressed_by_skopeo(coco, sample, docker):
