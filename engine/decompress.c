@@ -2,13 +2,14 @@
  *
  * What a layer's bytes are packed in, decided by their first bytes, and the way out of it: plain bytes are copied, gzip
  * goes to gzip.c, zstd frames are walked here and decoded by libzstd. Called by the layer's pipeline on one thread;
- * owns one decoder, made when the kind is known and used for all its members and frames.
+ * owns one decoder for all its members and frames; that of zstd is on loan from the engine's window bank.
  *
  * Frames are told apart here and not by libzstd, so that what is refused (a window too large, a dictionary, bytes that
  * are no frame) does not depend on how the input is cut, and so that no memory is taken before its size is known.
  */
 #include "engine/decompress.h"
 
+#include <stdatomic.h>
 #include <string.h>
 #include <zstd.h>
 #include <zstd_errors.h>
@@ -16,6 +17,7 @@
 #include "engine/base/error.h"
 #include "engine/gzip.h"
 
+#define MIN_WINDOW_BYTES ((size_t)1 << 20) /* smaller loans would only be changed more often */
 #define MAGIC_BYTES 10 /* of the longest one below */
 #define ZSTD_MAGIC 0xfd2fb528u
 #define ZSTD_SKIPPABLE 0x184d2a50u /* … to 5f */
@@ -31,7 +33,7 @@ enum zstd_state {
 };
 
 struct zstd {
-	ZSTD_DCtx *ctx;
+	struct window_lease lease;
 	enum zstd_state state;
 	uint8_t header[FRAME_HEADER_BYTES];
 	size_t header_len, header_due;
@@ -42,7 +44,8 @@ struct zstd {
 
 struct decompress {
 	enum decompress_kind kind;
-	size_t max_window_bytes;
+	struct window_bank *windows;
+	atomic_bool cancelled;
 	uint64_t in_total; /* input taken so far, for messages */
 	int failed;
 	uint8_t magic[MAGIC_BYTES]; /* first bytes, until the kind is decided and they are passed on */
@@ -51,13 +54,13 @@ struct decompress {
 	struct zstd zstd;
 };
 
-int decompress_new(size_t max_window_bytes, struct decompress **out, struct cpull_error *err)
+int decompress_new(struct window_bank *windows, struct decompress **out, struct cpull_error *err)
 {
 	struct decompress *d = calloc(1, sizeof(*d));
 
 	if (!d)
 		return error_nomem(err);
-	d->max_window_bytes = MIN(max_window_bytes, (size_t)1 << LIMIT_ZSTD_WINDOW_LOG);
+	d->windows = windows;
 	*out = d;
 	return 0;
 }
@@ -67,8 +70,14 @@ void decompress_free(struct decompress *d)
 	if (!d)
 		return;
 	gzip_free(d->gzip);
-	ZSTD_freeDCtx(d->zstd.ctx);
+	window_bank_give(d->windows, &d->zstd.lease);
 	free(d);
+}
+
+void decompress_cancel(struct decompress *d)
+{
+	atomic_store(&d->cancelled, true);
+	window_bank_wake(d->windows);
 }
 
 enum decompress_kind decompress_kind(const struct decompress *d)
@@ -148,13 +157,6 @@ static int start_decoder(struct decompress *d, struct cpull_error *err)
 {
 	if (d->kind == DECOMPRESS_GZIP)
 		return gzip_new(&d->gzip, err);
-	if (d->kind != DECOMPRESS_ZSTD)
-		return 0;
-	d->zstd.ctx = ZSTD_createDCtx();
-	/* a frame that asks for more is refused before it gets here; this is the second lock on that door */
-	if (!d->zstd.ctx ||
-	    ZSTD_isError(ZSTD_DCtx_setParameter(d->zstd.ctx, ZSTD_d_windowLogMax, LIMIT_ZSTD_WINDOW_LOG)))
-		return error_nomem(err);
 	return 0;
 }
 
@@ -237,42 +239,58 @@ static uint64_t load_le(const uint8_t *p, size_t len)
 
 static int check_window(const struct decompress *d, uint64_t window, struct cpull_error *err)
 {
-	unsigned long long need = window, have = d->max_window_bytes;
+	unsigned long long need = window, have = window_bank_total(d->windows);
 
-	if (need <= have)
-		return 0;
 	if (need > 1ull << LIMIT_ZSTD_WINDOW_LOG)
 		return error_set(err, CPULL_ERR_LIMIT,
 				 "zstd frame needs a window of %llu bytes, more than the %llu ever allowed", need,
 				 1ull << LIMIT_ZSTD_WINDOW_LOG);
-	return error_set(err, CPULL_ERR_LIMIT,
-			 "zstd frame needs a window of %llu bytes, there is memory for %llu: give --memory %llu MiB "
-			 "more for each job", need, have, (need - have + (1u << 20) - 1) >> 20);
+	if (need > have)
+		return error_set(err, CPULL_ERR_LIMIT,
+				 "zstd frame needs a window of %llu MiB, the memory budget has %llu for that: use --memory "
+				 "%lluM", need >> 20, have >> 20, (need * WINDOW_BUDGET_SHARE + (1u << 20) - 1) >> 20);
+	return 0;
 }
 
-/* The header is complete: may the frame be decoded? */
-static int check_frame(const struct decompress *d, struct cpull_error *err)
+/* Has a decoder with room for the window, waiting for one if need be. Its own is given back before a larger one is asked for. */
+static int take_window(struct decompress *d, uint64_t window, struct cpull_error *err)
+{
+	struct window_lease *lease = &d->zstd.lease;
+	size_t room = MIN_WINDOW_BYTES;
+
+	if (lease->decoder && lease->window_bytes >= window)
+		return 0;
+	while (room < window)
+		room *= 2;
+	window_bank_give(d->windows, lease);
+
+	int rc = window_bank_take(d->windows, MIN(room, window_bank_total(d->windows)), &d->cancelled, lease);
+
+	return rc ? error_set(err, rc, "taking a zstd window of %llu bytes", (unsigned long long)window) : 0;
+}
+
+/* The header is complete: may the frame be decoded, and with what window? */
+static int check_frame(const struct decompress *d, uint64_t *out, struct cpull_error *err)
 {
 	const uint8_t *h = d->zstd.header;
 	uint8_t descriptor = h[4];
 	bool single = descriptor & 0x20;
 	size_t dictionary_len = (size_t[]){0, 1, 2, 4}[descriptor & 3];
 	size_t dictionary_at = 5u + !single, content_at = dictionary_at + dictionary_len;
-	uint64_t window;
+	size_t content_len = d->zstd.header_due - content_at;
+	uint64_t content = load_le(h + content_at, content_len) + (content_len == 2 ? 256 : 0);
 
 	if (load_le(h + dictionary_at, dictionary_len))
 		return error_set(err, CPULL_ERR_DECOMPRESS, "zstd frame needs a dictionary, layers have none");
 	if (single) {
-		/* all of it is the window */
-		size_t len = d->zstd.header_due - content_at;
-
-		window = load_le(h + content_at, len) + (len == 2 ? 256 : 0);
+		*out = content; /* all of it is the window */
 	} else {
-		uint64_t base = 1ull << (10 + (h[5] >> 3));
+		uint64_t base = 1ull << (10 + (h[5] >> 3)), window = base + base / 8 * (h[5] & 7);
 
-		window = base + base / 8 * (h[5] & 7);
+		/* libzstd takes no more than the content needs, where that is told */
+		*out = content_len ? MIN(window, content) : window;
 	}
-	return check_window(d, window, err);
+	return check_window(d, *out, err);
 }
 
 static int zstd_failed(size_t rc, struct cpull_error *err)
@@ -285,14 +303,17 @@ static int zstd_failed(size_t rc, struct cpull_error *err)
 static int begin_frame(struct decompress *d, struct cpull_error *err)
 {
 	struct zstd *z = &d->zstd;
-	int rc = check_frame(d, err);
+	uint64_t window = 0;
+	int rc = check_frame(d, &window, err);
 
+	if (!rc)
+		rc = take_window(d, window, err);
 	if (rc)
 		return rc;
 
 	ZSTD_inBuffer in = {z->header, z->header_len, 0};
 	ZSTD_outBuffer out = {NULL, 0, 0};
-	size_t left = ZSTD_decompressStream(z->ctx, &out, &in);
+	size_t left = ZSTD_decompressStream(z->lease.decoder, &out, &in);
 
 	if (ZSTD_isError(left))
 		return zstd_failed(left, err);
@@ -313,7 +334,7 @@ static int step_body(struct zstd *z, struct decompress_io *io, struct cpull_erro
 
 	ZSTD_inBuffer in = {io->in, io->in_len, io->in_pos};
 	ZSTD_outBuffer out = {io->out, io->out_len, io->out_pos};
-	size_t left = ZSTD_decompressStream(z->ctx, &out, &in);
+	size_t left = ZSTD_decompressStream(z->lease.decoder, &out, &in);
 
 	io->in_pos = in.pos;
 	io->out_pos = out.pos;

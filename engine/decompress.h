@@ -8,6 +8,7 @@
 
 #include "engine/base/limits.h"
 #include "engine/base/util.h"
+#include "engine/window_bank.h"
 
 struct decompress;
 
@@ -21,14 +22,20 @@ struct decompress_io {
 	size_t out_len, out_pos;
 };
 
-/* max_window_bytes bounds zstd's window (a power of two; LIMIT_ZSTD_WINDOW_LOG at most). */
-MUST_CHECK int decompress_new(size_t max_window_bytes, struct decompress **out, struct cpull_error *err);
+/* A zstd window gets at most 1/WINDOW_BUDGET_SHARE of the memory budget; it is what the bank is made with. */
+#define WINDOW_BUDGET_SHARE 2
+
+/* `windows` is borrowed and must outlive the decompressor. */
+MUST_CHECK int decompress_new(struct window_bank *windows, struct decompress **out, struct cpull_error *err);
 /* Works until the input is used up or the output is full. CPULL_ERR_DECOMPRESS, with the offset in the message;
  * CPULL_ERR_LIMIT for a window that is too large (the message says which --memory would do);
- * CPULL_ERR_MEDIA_TYPE for a compression that is recognised but not supported (bzip2, xz). */
+ * CPULL_ERR_MEDIA_TYPE for a compression that is recognised but not supported (bzip2, xz);
+ * CPULL_ERR_CANCELLED after decompress_cancel(). It waits while other layers use up the memory for windows. */
 MUST_CHECK int decompress_run(struct decompress *decompress, struct decompress_io *io, struct cpull_error *err);
 /* The input has ended: CPULL_ERR_DECOMPRESS when it is cut. Call it only after a run that did not fill its output. */
 MUST_CHECK int decompress_finish(struct decompress *decompress, struct cpull_error *err);
+/* Ends a wait for a window, now and from now on. Any thread. */
+void decompress_cancel(struct decompress *decompress);
 enum decompress_kind decompress_kind(const struct decompress *decompress);
 void decompress_free(struct decompress *decompress);
 

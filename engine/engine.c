@@ -11,6 +11,7 @@
 #include "config.h"
 #include "crypto/keys.h"
 #include "engine/base/error.h"
+#include "engine/decompress.h"
 
 #define DEFAULT_STORE "/var/lib/coco-pull"
 #define DEFAULT_MEMORY_BYTES (64ull << 20)
@@ -18,22 +19,14 @@
 #define DEFAULT_JOBS 4u
 #define CHUNK_BYTES (256u << 10)
 #define SMALL_CHUNK_BYTES (64u << 10)
-#define MIN_WINDOW_BYTES (1u << 20)
 
 const char *cpull_version(void)
 {
 	return CPULL_VERSION;
 }
 
-static size_t round_down_pow2(size_t n)
-{
-	while (n & (n - 1))
-		n &= n - 1;
-	return n;
-}
-
-/* Of the budget, 7/16 are chunks and 1/2 are the zstd windows of all jobs; what is left is for code, TLS and
- * metadata, whose share does not grow with it. Windows that no layer asks for are never touched. */
+/* Of the budget, 7/16 are chunks and 1/2 are the zstd windows of all layers; code, TLS and metadata have what is left
+ * and some more, which does not grow with the budget. Windows that no layer asks for are never touched. */
 int memory_plan_make(uint64_t memory_bytes, unsigned jobs, struct memory_plan *out, struct cpull_error *err)
 {
 	if (!memory_bytes)
@@ -56,8 +49,7 @@ int memory_plan_make(uint64_t memory_bytes, unsigned jobs, struct memory_plan *o
 	if (out->chunk_count < per_job * jobs)
 		out->jobs = (unsigned)(out->chunk_count / per_job);
 	out->share_max = MAX(out->chunk_count / 2, (size_t)SHARE_RESERVED);
-	out->window_bytes = MAX(round_down_pow2((size_t)(memory_bytes / 8)), (size_t)MIN_WINDOW_BYTES);
-	out->window_bytes = MIN(out->window_bytes, (size_t)1 << LIMIT_ZSTD_WINDOW_LOG);
+	out->window_bytes = (size_t)(memory_bytes / WINDOW_BUDGET_SHARE);
 	return 0;
 }
 
@@ -116,6 +108,7 @@ void cpull_engine_free(struct cpull_engine *engine)
 	assert(!engine->pulls);
 	fetcher_free(engine->fetcher);
 	pool_free(engine->pool);
+	window_bank_free(engine->windows);
 	store_close(engine->store);
 	pthread_mutex_destroy(&engine->lock);
 	log_destroy(&engine->log);
@@ -134,14 +127,15 @@ int engine_get_fetcher(struct cpull_engine *engine, struct fetcher **out, struct
 	return rc;
 }
 
-int engine_get_pool(struct cpull_engine *engine, struct pool **out, struct cpull_error *err)
+int engine_get_memory(struct cpull_engine *engine, struct cpull_error *err)
 {
 	int rc = 0;
 
 	pthread_mutex_lock(&engine->lock);
 	if (!engine->pool)
 		rc = pool_new(engine->plan.chunk_bytes, engine->plan.chunk_count, &engine->pool, err);
-	*out = engine->pool;
+	if (!rc && !engine->windows)
+		rc = window_bank_new(engine->plan.window_bytes, &engine->windows, err);
 	pthread_mutex_unlock(&engine->lock);
 	return rc;
 }

@@ -7,6 +7,7 @@
 
 #include "engine/base/pool.h"
 #include "engine/store.h"
+#include "engine/window_bank.h"
 #include "fetch/source.h"
 
 /* How the memory budget is split; see docs/internals.md. */
@@ -14,7 +15,7 @@ struct memory_plan {
 	size_t chunk_bytes;
 	size_t chunk_count;
 	size_t share_max;     /* chunks one stage boundary may hold */
-	size_t window_bytes;  /* zstd window of one layer */
+	size_t window_bytes;  /* all zstd windows together */
 	unsigned jobs;        /* layers in progress at once */
 };
 
@@ -28,7 +29,8 @@ struct cpull_engine {
 	bool durable;
 
 	pthread_mutex_t lock; /* guards what follows */
-	struct pool *pool;       /* made by the first layer */
+	struct pool *pool;       /* made by the first layer, like the next */
+	struct window_bank *windows;
 	struct fetcher *fetcher; /* made by the first pull */
 	unsigned jobs_running;
 	unsigned pulls;
@@ -38,7 +40,8 @@ struct cpull_engine {
 MUST_CHECK int memory_plan_make(uint64_t memory_bytes, unsigned jobs, struct memory_plan *out,
 				struct cpull_error *err);
 MUST_CHECK int engine_get_fetcher(struct cpull_engine *engine, struct fetcher **out, struct cpull_error *err);
-MUST_CHECK int engine_get_pool(struct cpull_engine *engine, struct pool **out, struct cpull_error *err);
+/* Makes pool and windows when they are not there yet. */
+MUST_CHECK int engine_get_memory(struct cpull_engine *engine, struct cpull_error *err);
 /* A layer's place among those in progress; false when all are taken. */
 bool engine_job_begin(struct cpull_engine *engine);
 void engine_job_end(struct cpull_engine *engine);

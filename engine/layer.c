@@ -60,6 +60,7 @@ static void job_fail(struct layer_job *job, const struct cpull_error *err)
 	pthread_mutex_unlock(&job->lock);
 	queue_close(&job->queue, err->code);
 	pool_share_cancel(job->out);
+	decompress_cancel(job->decompress);
 	if (!is_content_failure(err->code))
 		pool_share_cancel(job->in);
 	job->o.changed(job->o.changed_payload);
@@ -133,7 +134,7 @@ static int open_chunk(struct layer_job *job, const struct chunk *in, struct chun
 		int rc = decompress_run(job->decompress, &io, err);
 
 		if (rc)
-			return rc;
+			return rc == CPULL_ERR_CANCELLED ? STOPPED : rc;
 		(*filling)->len = (uint32_t)io.out_pos;
 		full = io.out_pos == room;
 		if (full) {
@@ -288,11 +289,12 @@ static void *sink_main(void *payload)
 
 /* ---- life ---- */
 
-static int make_stages(struct layer_job *job, struct pool *pool, struct cpull_error *err)
+static int make_stages(struct layer_job *job, struct cpull_error *err)
 {
 	const struct memory_plan *plan = &job->o.engine->plan;
 	struct layer_writer_options writer = {
 		.dirfd = job->o.stage->root_fd, .io = job->o.engine->io, .log = &job->o.engine->log};
+	struct pool *pool = job->o.engine->pool;
 	int rc = pool_share_open(pool, SHARE_RESERVED, plan->share_max, &job->in);
 
 	if (!rc)
@@ -301,7 +303,7 @@ static int make_stages(struct layer_job *job, struct pool *pool, struct cpull_er
 		return error_set(err, rc, "no memory in the pool for another layer");
 	rc = layer_cipher_new(job->o.blob_digest, job->o.key, &job->cipher, err);
 	if (!rc)
-		rc = decompress_new(plan->window_bytes, &job->decompress, err);
+		rc = decompress_new(job->o.engine->windows, &job->decompress, err);
 	if (!rc)
 		rc = hasher_new(job->o.diff_id->algorithm, &job->diff_hasher, err);
 	if (!rc)
@@ -314,7 +316,6 @@ static int make_stages(struct layer_job *job, struct pool *pool, struct cpull_er
 int layer_job_start(const struct layer_job_options *options, struct layer_job **out, struct cpull_error *err)
 {
 	struct layer_job *job = calloc(1, sizeof(*job));
-	struct pool *pool;
 	int rc;
 
 	if (!job)
@@ -324,9 +325,9 @@ int layer_job_start(const struct layer_job_options *options, struct layer_job **
 	pthread_mutex_init(&job->lock, NULL);
 	job->unpack_limit = MAX(options->descriptor->size * LIMIT_UNPACK_RATIO, LIMIT_UNPACK_FLOOR_BYTES);
 	job->unpack_limit = MIN(job->unpack_limit, LIMIT_UNPACK_BYTES);
-	rc = engine_get_pool(options->engine, &pool, err);
+	rc = engine_get_memory(options->engine, err);
 	if (!rc)
-		rc = make_stages(job, pool, err);
+		rc = make_stages(job, err);
 	if (rc) {
 		layer_job_free(job);
 		return rc;

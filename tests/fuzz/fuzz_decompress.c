@@ -52,9 +52,10 @@ static int feed(struct decompress *d, const uint8_t *piece, size_t len, size_t o
 static struct result run(const uint8_t *data, size_t len, size_t in_piece, size_t out_piece)
 {
 	struct result r = {.out = malloc(OUT_BYTES)};
+	struct window_bank *windows;
 	struct decompress *d;
 
-	if (!r.out || decompress_new(1u << 20, &d, NULL))
+	if (!r.out || window_bank_new(1u << 20, &windows, NULL) || decompress_new(windows, &d, NULL))
 		abort();
 	for (size_t at = 0; !r.code && !r.cut && at < len; at += in_piece) {
 		size_t n = MIN(in_piece, len - at);
@@ -70,6 +71,7 @@ static struct result run(const uint8_t *data, size_t len, size_t in_piece, size_
 		r.code = decompress_finish(d, NULL);
 	r.kind = decompress_kind(d);
 	decompress_free(d);
+	window_bank_free(windows);
 	return r;
 }
 
