@@ -34,6 +34,17 @@ static void forbid_dumps(void)
 	setrlimit(RLIMIT_CORE, &none);
 }
 
+/* A pull holds a descriptor for each layer, and the usual soft limit of 1024 is meant for programs that use select(). */
+static void raise_descriptor_limit(void)
+{
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < limit.rlim_max) {
+		limit.rlim_cur = limit.rlim_max;
+		setrlimit(RLIMIT_NOFILE, &limit);
+	}
+}
+
 int main(int argc, char **argv)
 {
 	struct options options;
@@ -41,6 +52,7 @@ int main(int argc, char **argv)
 
 	fill_standard_descriptors();
 	forbid_dumps();
+	raise_descriptor_limit();
 	signal(SIGPIPE, SIG_IGN);
 	setvbuf(stderr, NULL, _IOLBF, BUFSIZ);
 
