@@ -76,15 +76,35 @@ static bool probe_ops(struct io_uring *io)
 	return ok;
 }
 
+/* A seccomp filter may allow the set-up and refuse the enter, which would show only when the ring is in use. */
+static int probe_enter(struct io_uring *io)
+{
+	struct io_uring_sqe *sqe = io_uring_get_sqe(io);
+	struct io_uring_cqe *cqe;
+
+	io_uring_prep_nop(sqe);
+	int rc = io_uring_submit_and_wait(io, 1);
+
+	if (rc < 0)
+		return -rc;
+	if (io_uring_peek_cqe(io, &cqe))
+		return EIO;
+	io_uring_cqe_seen(io, cqe);
+	return 0;
+}
+
 static int setup_uring(struct ring *ring, unsigned entries)
 {
 	int rc = io_uring_queue_init(entries, &ring->io, 0);
 
 	if (rc < 0)
 		return -rc;
-	if (!probe_ops(&ring->io)) {
+
+	int num = probe_ops(&ring->io) ? probe_enter(&ring->io) : ENOSYS;
+
+	if (num) {
 		io_uring_queue_exit(&ring->io);
-		return ENOSYS;
+		return num;
 	}
 	ring->uring = true;
 	return 0;
