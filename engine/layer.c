@@ -51,11 +51,17 @@ static bool is_content_failure(int code)
 	       code == CPULL_ERR_XATTR || code == CPULL_ERR_UNSUPPORTED;
 }
 
-/* First error wins; everything that could wait is woken. */
+/* What vouches for the blob has spoken against it. */
+static bool is_blob_verdict(int code)
+{
+	return code == CPULL_ERR_DIGEST || code == CPULL_ERR_SIZE || code == CPULL_ERR_DECRYPT;
+}
+
+/* First error wins, and a verdict on the blob wins over what its content led to; everything that could wait is woken. */
 static void job_fail(struct layer_job *job, const struct cpull_error *err)
 {
 	pthread_mutex_lock(&job->lock);
-	if (!job->err.code)
+	if (!job->err.code || (is_content_failure(job->err.code) && is_blob_verdict(err->code)))
 		job->err = *err;
 	pthread_mutex_unlock(&job->lock);
 	queue_close(&job->queue, err->code);
