@@ -341,6 +341,32 @@ def test_hostile_entries(settled, work, fault):
     assert outside == {p for w, d, f in os.walk(work) for p in (os.path.join(w, n) for n in d + f) if "outside" in p}
 
 
+@pytest.mark.parametrize("how", ["gzip", "none"])
+@pytest.mark.parametrize("where", ["registry", "oci"])
+@pytest.mark.parametrize("flipped", [False, True])
+def test_bad_entry_with_much_behind_it(settled, work, docker, how, where, flipped):
+    """The tar is refused at its first entry, and the rest of the blob does not fit into the memory there is. It has to
+    be read on all the same: only at its end is it clear whether the image is bad or has been tampered with."""
+    tar = str(work / "bad.tar")
+    with tarball.Writer(tar) as t:
+        t.file("../outside", b"x").file("much", images.noise(40 << 20))
+    layout = images.Layout(work / "bad")
+    layout.image([tar], "image", how)
+    image = layout.ref("image")
+    layer = images.read_layout(layout.path, "image")[1]["layers"][0]
+    if where == "registry":
+        name = "bad-%s-%s:x" % (how, "flipped" if flipped else "whole")
+        image = docker.push(image, name, "--preserve-digests")
+    if flipped:
+        hexes = layer["digest"].split(":")[1]
+        path = blob(layout.path, layer) if where == "oci" else os.path.join(
+            docker.where, "storage/docker/registry/v2/blobs/sha256", hexes[:2], hexes, "data")
+        images.flip(path, layer["size"] - 12_000)
+    settled.pull_fails(image, "--memory", "16M", "--jobs", "1", timeout=30,
+                       code=("digest", "decompress") if flipped else ("escape", "tar"))
+    settled.assert_unchanged()
+
+
 DOCUMENTS = {
     "not-json": b"<html>Forbidden</html>",
     "empty": b"",

@@ -45,7 +45,7 @@ def test_few_descriptors(coco, sample, count):
     pull_and_compare(coco, sample, rlimits={"nofile": count})
 
 
-@pytest.mark.parametrize("count", [4, 8, 12, 16, 24])
+@pytest.mark.parametrize("count", [4, 8, 12, 13, 14, 15, 16, 17, 18, 20, 24, 28, 32, 40])
 def test_hardly_any_descriptors(coco, sample, count):
     """Too few to work with is an error with a reason, not a crash and not a hang."""
     result = coco.try_pull(sample.name, rlimits={"nofile": count}, timeout=60)
