@@ -200,8 +200,8 @@ int dir_writer_open(struct dir_writer *writer, struct tree_place at, const char 
 		    const struct tar_entry *entry, struct cpull_error *err)
 {
 	assert(writer->fd < 0);
-	writer->fd = openat(at.fd, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC | O_NOCTTY,
-			    entry->mode & 0777);
+	writer->fd = tree_openat(writer->tree, at.fd, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_NOCTTY,
+				 entry->mode & 0777);
 	if (writer->fd < 0)
 		return errno == EEXIST ? 1 : error_sys(err, CPULL_ERR_STORAGE, errno, "creating a file");
 	writer->end = 0;
@@ -391,12 +391,13 @@ static int copy_data(int from, int to, struct cpull_error *err)
 static int copy_file(struct dir_writer *writer, int from_fd, const char *from_name, const struct stat *st,
 		     struct tree_place at, const char *name, struct cpull_error *err)
 {
-	CLEANUP_FD int from = openat(from_fd, from_name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC | O_NOCTTY);
+	CLEANUP_FD int from = tree_openat(writer->tree, from_fd, from_name,
+					  O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY, 0);
 
 	if (from < 0)
 		return error_sys(err, CPULL_ERR_STORAGE, errno, "opening the file it is a copy of");
 
-	CLEANUP_FD int to = openat(at.fd, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+	CLEANUP_FD int to = tree_openat(writer->tree, at.fd, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0600);
 
 	if (to < 0)
 		return errno == EEXIST ? 1 : error_sys(err, CPULL_ERR_STORAGE, errno, "creating a file");
@@ -436,7 +437,7 @@ int dir_writer_copy(struct dir_writer *writer, int from_fd, const char *from_nam
 	if (rc)
 		return rc;
 
-	CLEANUP_FD int from = openat(from_fd, from_name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+	CLEANUP_FD int from = tree_openat(writer->tree, from_fd, from_name, O_PATH | O_NOFOLLOW, 0);
 	const struct attributes_file file = {.fd = -1, .dirfd = at.fd, .name = name, .type = type};
 
 	if (from < 0)

@@ -339,6 +339,8 @@ int layer_writer_finish(struct layer_writer *writer, struct layer_writer_stats *
 		rc = tree_settle_all(writer->tree, 0, err);
 	if (rc)
 		return rc;
+	/* it may wait long for the layers below */
+	tree_close_cache(writer->tree);
 	writer->stats.uring = dir_writer_used_uring(writer->files);
 	if (out)
 		*out = writer->stats;

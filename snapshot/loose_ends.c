@@ -132,9 +132,23 @@ static int look_below(struct tie *tie, uint32_t dir, struct stack_node *out, str
 		return 0;
 	}
 
-	int rc = stack_view_find(&tie->view, tie->path, out);
+	int rc;
 
+	do
+		rc = stack_view_find(&tie->view, tie->path, out);
+	while (rc && tree_give_way(tie->tree, -rc));
 	return rc ? error_sys(err, CPULL_ERR_STORAGE, -rc, "looking into the lower layers") : 0;
+}
+
+/* Follows symlinks in the lower layers; the path that it comes to is in tie->target. */
+static int resolve_below(struct tie *tie, const char *path, bool follow, struct stack_node *out)
+{
+	int rc;
+
+	do
+		rc = stack_view_resolve(&tie->view, path, follow, tie->target, out);
+	while (rc && tree_give_way(tie->tree, -rc));
+	return rc;
 }
 
 static bool is_below(const struct tree *tree, uint32_t dir, uint32_t above)
@@ -167,7 +181,7 @@ static int relocate(struct tie *tie, uint32_t dir, struct cpull_error *err)
 
 	if (rc || node.layer == tie->view.count || !S_ISLNK(node.st.st_mode))
 		return rc;
-	rc = stack_view_resolve(&tie->view, tie->path, true, tie->target, &node);
+	rc = resolve_below(tie, tie->path, true, &node);
 	if (rc)
 		return error_sys(err, CPULL_ERR_UNSUPPORTED, -rc, "a lower layer has a symlink there that cannot be "
 				 "followed");
@@ -286,8 +300,8 @@ static int inherit(struct tie *tie, uint32_t dir, struct cpull_error *err)
 	if (rc)
 		return rc;
 
-	CLEANUP_FD int from = openat(tie->view.fds[node.layer], *tie->path ? tie->path : ".",
-				     O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	CLEANUP_FD int from = tree_openat(tie->tree, tie->view.fds[node.layer], *tie->path ? tie->path : ".",
+					  O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
 	CLEANUP_FD int to = tree_open(tie->tree, dir, O_RDONLY | O_DIRECTORY);
 	const struct attributes_file file = {.fd = to, .type = S_IFDIR};
 
@@ -329,7 +343,7 @@ static int find_target(struct tie *tie, const struct loose_link *link, struct st
 {
 	const char *target = tie->ends->text.data + link->target;
 	char quoted[512];
-	int rc = stack_view_resolve(&tie->view, target, false, tie->target, node);
+	int rc = resolve_below(tie, target, false, node);
 
 	error_quote(target, strlen(target), quoted, sizeof(quoted));
 	if (rc == -ENOTDIR || rc == -ENOENT || rc == -ELOOP || (!rc && node->layer == tie->view.count))
@@ -439,9 +453,9 @@ int loose_ends_tie(struct loose_ends *ends, struct tree *tree, struct dir_writer
 	int rc = stack_view_init(&tie->view, lower_fds, count);
 
 	if (rc)
-		error_set(err, rc, "tying a layer to %zu lower ones (at most %u)", count, LIMIT_LAYERS);
-	if (!rc)
-		rc = relocate_all(tie, err);
+		return error_sys(err, rc == -E2BIG ? CPULL_ERR_LIMIT : CPULL_ERR_STORAGE, -rc,
+				 "tying a layer to %zu lower ones (at most %u)", count, LIMIT_LAYERS);
+	rc = relocate_all(tie, err);
 	if (!rc)
 		rc = tie_links(tie, err);
 	if (!rc)

@@ -28,24 +28,31 @@ static bool layers_have(const struct stack_level *level, size_t i)
 	return level->layers[i / 64] >> (i % 64) & 1;
 }
 
-static bool opaque_at(int dirfd, const char *path)
+/* 1, 0, or -errno: for want of a descriptor a hidden file must not come back. */
+static int opaque_at(int dirfd, const char *path)
 {
 	CLEANUP_FD int fd = openat(dirfd, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 
-	return fd >= 0 && whiteout_is_opaque(fd);
+	return fd < 0 ? -errno : whiteout_is_opaque(fd);
 }
 
 int stack_view_init(struct stack_view *view, const int *fds, size_t count)
 {
 	*view = (struct stack_view){.fds = fds, .count = count, .cap = FIRST_CAP, .depth = 1};
 	if (count > LIMIT_LAYERS)
-		return CPULL_ERR_LIMIT;
+		return -E2BIG;
 	view->levels = calloc(view->cap, sizeof(*view->levels));
 	if (!view->levels)
-		return CPULL_ERR_NOMEM;
+		return -ENOMEM;
 	for (size_t i = 0; i < count; i++) {
+		int opaque = opaque_at(fds[i], ".");
+
+		if (opaque < 0) {
+			stack_view_free(view);
+			return opaque;
+		}
 		layers_add(&view->levels[0], i);
-		if (opaque_at(fds[i], "."))
+		if (opaque)
 			break;
 	}
 	return 0;
@@ -129,8 +136,11 @@ static int look(struct stack_view *view, const char *name, size_t len, struct st
 		if (!S_ISDIR(st.st_mode))
 			break;
 		layers_add(next, i);
-		if (opaque_at(view->fds[i], view->path))
-			break;
+
+		int opaque = opaque_at(view->fds[i], view->path);
+
+		if (opaque)
+			return MIN(opaque, 0);
 	}
 	return 0;
 }

@@ -31,7 +31,7 @@ struct stack_node {
 	struct stat st;
 };
 
-/* CPULL_ERR_NOMEM, or CPULL_ERR_LIMIT for more layers than overlayfs takes. */
+/* 0 or -errno, E2BIG for more layers than overlayfs takes. */
 MUST_CHECK int stack_view_init(struct stack_view *view, const int *fds, size_t count);
 void stack_view_free(struct stack_view *view);
 /* Looks a path up that is taken as it is: no symlink on the way is followed. Returns 0 or -errno; nothing there is 0

@@ -16,6 +16,7 @@
 #include <string.h>
 #include <sys/fsuid.h>
 #include <sys/random.h>
+#include <sys/resource.h>
 #include <sys/xattr.h>
 
 #define XXH_INLINE_ALL
@@ -26,6 +27,9 @@
 
 #define TREE_FIRST_CAP 64u
 #define DEFAULT_MODE 0755u
+/* One cached directory for so many descriptors that the process may have: the other layers, their sockets and the store
+ * want theirs. */
+#define FDS_PER_CACHED 32u
 
 /* ---- records ---- */
 
@@ -107,8 +111,24 @@ const char *tree_path(const struct tree *tree, uint32_t dir, char *out)
 int tree_open(struct tree *tree, uint32_t dir, int flags)
 {
 	char path[LIMIT_PATH_BYTES];
+	int fd;
 
-	return tree_path(tree, dir, path) ? resolve_plain(&tree->root, path, flags) : -ENAMETOOLONG;
+	if (!tree_path(tree, dir, path))
+		return -ENAMETOOLONG;
+	do
+		fd = resolve_plain(&tree->root, path, flags);
+	while (fd < 0 && tree_give_way(tree, -fd));
+	return fd;
+}
+
+int tree_openat(struct tree *tree, int dirfd, const char *name, int flags, mode_t mode)
+{
+	int fd;
+
+	do
+		fd = openat(dirfd, name, flags | O_CLOEXEC, mode);
+	while (fd < 0 && tree_give_way(tree, errno));
+	return fd;
 }
 
 bool tree_under_opaque(const struct tree *tree, uint32_t dir)
@@ -172,6 +192,15 @@ static int reset_root(struct tree *tree, struct cpull_error *err)
 	return rc;
 }
 
+static uint32_t cache_size(void)
+{
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit))
+		return TREE_CACHE_MIN;
+	return (uint32_t)MIN(MAX(limit.rlim_cur / FDS_PER_CACHED, TREE_CACHE_MIN), TREE_CACHE);
+}
+
 int tree_new(int dirfd, struct log *log, struct tree **out, struct cpull_error *err)
 {
 	struct tree *tree = calloc(1, sizeof(*tree));
@@ -186,6 +215,7 @@ int tree_new(int dirfd, struct log *log, struct tree **out, struct cpull_error *
 	tree->last_acl = TREE_NONE;
 	tree->wanted = true;
 	tree->cache = calloc(TREE_CACHE, sizeof(*tree->cache));
+	tree->cache_count = cache_size();
 	/* without a seed nothing breaks: collisions hurt only whoever made them */
 	if (getrandom(&tree->seed, sizeof(tree->seed), GRND_NONBLOCK) < 0)
 		tree->seed = now_ns();
@@ -204,9 +234,8 @@ void tree_free(struct tree *tree)
 {
 	if (!tree)
 		return;
-	for (size_t i = 0; tree->cache && i < TREE_CACHE; i++)
-		if (tree->cache[i].tick)
-			close(tree->cache[i].fd);
+	if (tree->cache)
+		tree_close_cache(tree);
 	free(tree->cache);
 	free(tree->dirs);
 	map_free(&tree->by_ino);
@@ -222,6 +251,43 @@ void tree_forget_paths(struct tree *tree)
 {
 	for (size_t i = 0; i < TREE_CACHE; i++)
 		tree->cache[i].stale = true;
+}
+
+static void cache_close(struct tree_cached *cached)
+{
+	if (cached->tick)
+		close(cached->fd);
+	cached->tick = 0;
+}
+
+void tree_close_cache(struct tree *tree)
+{
+	for (size_t i = 0; i < TREE_CACHE; i++)
+		cache_close(&tree->cache[i]);
+}
+
+/* `keep`: the places of so many last calls stay open. */
+static bool give_way(struct tree *tree, int num, uint32_t keep)
+{
+	bool closed = false;
+
+	if (num != EMFILE && num != ENFILE)
+		return false;
+	for (size_t i = 0; i < TREE_CACHE; i++) {
+		struct tree_cached *c = &tree->cache[i];
+
+		/* only calls of place() count ticks: the last ones are what its callers hold */
+		if (!c->tick || c->tick + keep > tree->tick)
+			continue;
+		cache_close(c);
+		closed = true;
+	}
+	return closed;
+}
+
+bool tree_give_way(struct tree *tree, int num)
+{
+	return give_way(tree, num, TREE_CACHE_MIN);
 }
 
 static struct tree_cached *cache_find(struct tree *tree, const char *path, size_t len)
@@ -240,11 +306,10 @@ static struct tree_cached *cache_add(struct tree *tree, const char *path, size_t
 {
 	struct tree_cached *c = &tree->cache[0];
 
-	for (size_t i = 1; i < TREE_CACHE; i++)
+	for (size_t i = 1; i < tree->cache_count; i++)
 		if (tree->cache[i].tick < c->tick)
 			c = &tree->cache[i];
-	if (c->tick)
-		close(c->fd);
+	cache_close(c);
 	c->fd = fd;
 	c->dir = dir;
 	c->stale = false;
@@ -305,10 +370,13 @@ static int open_parent(struct tree *tree, const char *path, size_t len, bool cre
 	memcpy(text, path, len);
 	text[len] = 0;
 
-	int fd = resolve_dir(&tree->root, text);
+	int fd;
 
-	if (create && (fd == -ENOENT || fd == -ENOTDIR))
-		fd = resolve_walk(&tree->root, text, make_missing, tree);
+	do {
+		fd = resolve_dir(&tree->root, text);
+		if (create && (fd == -ENOENT || fd == -ENOTDIR))
+			fd = resolve_walk(&tree->root, text, make_missing, tree);
+	} while (fd < 0 && give_way(tree, -fd, TREE_CACHE_MIN - 1));
 	return fd;
 }
 
@@ -515,7 +583,7 @@ static int empty_trash(struct tree *tree, struct trash *trash)
 	for (unsigned i = 0; i < trash->count; i++) {
 		trash_name(i, name, sizeof(name));
 
-		int fd = openat(trash->fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+		int fd = tree_openat(tree, trash->fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
 		DIR *list = fd < 0 ? NULL : fdopendir(fd);
 
 		if (!list) {
@@ -543,7 +611,7 @@ static int remove_tree(struct tree *tree, struct tree_place at, const char *name
 	if (mkdirat(tree->root.fd, TREE_TRASH, 0700) && errno != EEXIST)
 		return error_sys(err, CPULL_ERR_STORAGE, errno, "making a place for a replaced directory");
 
-	CLEANUP_FD int fd = openat(tree->root.fd, TREE_TRASH, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	CLEANUP_FD int fd = tree_openat(tree, tree->root.fd, TREE_TRASH, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
 	struct trash trash = {.fd = fd, .count = 1};
 
 	if (fd < 0 || ((tree->umask & 0700) && fchmod(fd, 0700)) || renameat(at.fd, name, fd, "0"))

@@ -56,9 +56,10 @@ struct tree_cached {
 	char path[LIMIT_PATH_BYTES];
 };
 
-/* Open parents. Layers come depth first, so few are enough, and few are all that a process with 48
- * descriptors can spare for each of its layers. */
-#define TREE_CACHE 6
+/* Open parents. Layers come depth first, so few are enough. Where descriptors are scarce (RLIMIT_NOFILE) it is fewer,
+ * down to the two that a hard link needs at a time. */
+#define TREE_CACHE 6u
+#define TREE_CACHE_MIN 2u
 
 struct tree {
 	struct resolve_root root;
@@ -78,13 +79,14 @@ struct tree {
 	struct timespec now; /* time of the entry at work, which new implicit directories take */
 	bool wanted;         /* the entry at work is no whiteout */
 	struct tree_cached *cache;
+	uint32_t cache_count; /* of TREE_CACHE, those that are used */
 	uint32_t tick;
 	bool trusted_fails;  /* overlay attributes have to be user.overlay.* here */
 	bool mknod_fails;    /* whiteouts have to be attributes */
 };
 
-/* A directory to work in. The descriptor (O_PATH) is borrowed and stays open for the next TREE_CACHE - 1 calls of
- * tree_parent(). */
+/* A directory to work in. The descriptor (O_PATH) is borrowed and stays open for the next TREE_CACHE_MIN - 1 calls of
+ * tree_parent() and tree_lookup(). */
 struct tree_place {
 	int fd;
 	uint32_t dir;
@@ -118,6 +120,13 @@ uint32_t tree_find(const struct tree *tree, uint64_t ino);
 const char *tree_path(const struct tree *tree, uint32_t dir, char *out);
 /* Opens it: flags as for open(2). Returns the descriptor or -errno. */
 MUST_CHECK int tree_open(struct tree *tree, uint32_t dir, int flags);
+/* openat(2) that closes cached directories rather than fail for want of descriptors. */
+MUST_CHECK int tree_openat(struct tree *tree, int dirfd, const char *name, int flags, mode_t mode);
+/* Is num a want of descriptors (EMFILE, ENFILE) and were there cached directories to close, so that it is worth another
+ * try? The places of the last TREE_CACHE_MIN calls stay open. */
+bool tree_give_way(struct tree *tree, int num);
+/* Closes all of them; no place is good any more. */
+void tree_close_cache(struct tree *tree);
 static inline const char *tree_dir_name(const struct tree *tree, uint32_t dir)
 {
 	return tree->names.data + tree->dirs[dir].name;

@@ -69,7 +69,7 @@ static int make_by_attribute(struct tree *tree, struct tree_place at, const char
 			return rc;
 	}
 
-	CLEANUP_FD int fd = openat(at.fd, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+	CLEANUP_FD int fd = tree_openat(tree, at.fd, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0600);
 
 	if (fd < 0)
 		return error_sys(err, CPULL_ERR_STORAGE, errno, "making a whiteout");

@@ -20,6 +20,7 @@
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
@@ -326,6 +327,31 @@ __attribute__((unused)) static unsigned count_names(const char *path)
 __attribute__((unused)) static unsigned count_fds(void)
 {
 	return count_names("/proc/self/fd");
+}
+
+/* ---- in another process ---- */
+
+/* Runs a test in a child, where it may take limits or a filter upon itself. That it fails there fails it here. */
+__attribute__((unused)) static void in_child(CMUnitTestFunction fn, void *state)
+{
+	const struct CMUnitTest tests[] = {{"in a child", fn, NULL, NULL, state}};
+	int status = 0;
+
+	fflush(NULL);
+
+	pid_t pid = fork();
+
+	if (pid == 0) {
+		status = cmocka_run_group_tests_name("child", tests, NULL, NULL);
+		fflush(NULL);
+		_exit(status);
+	}
+	assert_true(pid > 0);
+	while (waitpid(pid, &status, 0) < 0)
+		assert_int_equal(errno, EINTR);
+	if (status)
+		print_error("the child ended with status %x\n", (unsigned)status);
+	assert_int_equal(status, 0);
 }
 
 /* ---- a place of our own ---- */

@@ -248,8 +248,8 @@ static void records_follow_the_directories(void **state)
 	assert_int_equal(other.dir, dir);
 	assert_int_equal(tree_lookup(tree, "s/none", 6, &other, NULL), 1);
 	/* more parents than the cache has */
-	for (int i = 0; i < 3 * TREE_CACHE; i++) {
-		int n = snprintf(path, sizeof(path), "many/%d", i);
+	for (unsigned i = 0; i < 3 * TREE_CACHE; i++) {
+		int n = snprintf(path, sizeof(path), "many/%u", i);
 
 		assert_int_equal(tree_parent(tree, path, (size_t)n, &other, NULL), 0);
 	}
