@@ -9,24 +9,43 @@
 
 #include "engine/base/error.h"
 
+/* A tag says nothing about the bytes, but the registry may. What it says in an algorithm that is known here has to be true:
+ * otherwise something on the way changed the bytes, or gave an old document under a new name. */
+static int check_claim(const struct source_document *document, struct cpull_error *err)
+{
+	struct digest claim;
+	int rc = digest_parse(document->digest, &claim, NULL);
+
+	if (!claim.algorithm)
+		return 0; /* none that is known here, or no header at all */
+	if (rc)
+		return error_set(err, CPULL_ERR_DIGEST, "manifest: Docker-Content-Digest is \"%s\", which no manifest has",
+				 document->digest);
+	rc = digest_check(&claim, document->text.data, document->text.len, "manifest", err);
+	return rc ? error_wrap(err, "it is not what the registry's Docker-Content-Digest says") : 0;
+}
+
 /* Bytes of a manifest or index: from the record when the digest is known there, else from the source and checked. */
-static int get_document(struct source *source, const char *digest_text, const struct record *known, struct bytes *out,
-			char content_type[128], struct cpull_error *err)
+static int get_document(struct source *source, const char *digest_text, const struct record *known,
+			struct source_document *out, struct cpull_error *err)
 {
 	struct digest digest;
 	int rc = digest_text ? digest_parse(digest_text, &digest, err) : 0;
 
+	*out = (struct source_document){0};
 	if (rc)
 		return rc;
-	content_type[0] = 0;
 	if (digest_text && known && strcmp(known->manifest_digest, digest_text) == 0) {
-		rc = bytes_append(out, known->manifest, strlen(known->manifest), LIMIT_MANIFEST_BYTES);
+		rc = bytes_append(&out->text, known->manifest, strlen(known->manifest), LIMIT_MANIFEST_BYTES);
 		return rc ? error_nomem(err) : 0;
 	}
-	rc = source_get_manifest(source, digest_text, out, content_type, err);
-	if (rc || !digest_text)
-		return rc;
-	return digest_check(&digest, out->data, out->len, "manifest", err);
+	rc = source_get_manifest(source, digest_text, out, err);
+	if (!rc)
+		rc = digest_text ? digest_check(&digest, out->text.data, out->text.len, "manifest", err)
+				 : check_claim(out, err);
+	if (rc)
+		source_document_free(out);
+	return rc;
 }
 
 static int check_size(const struct bytes *text, uint64_t want, const char *what, struct cpull_error *err)
@@ -59,17 +78,19 @@ static int text_digest(const struct bytes *text, char out[DIGEST_TEXT_BYTES], st
 static int follow_choice(struct source *source, const struct index_choice *choice, const struct record *known,
 			 struct resolved *out, enum document_kind *kind, json_t **root, struct cpull_error *err)
 {
-	char content_type[128];
+	struct source_document document;
 	int rc;
 
 	bytes_free(&out->manifest_text);
 	json_decref(STEAL(*root));
-	rc = get_document(source, choice->digest, known, &out->manifest_text, content_type, err);
+	rc = get_document(source, choice->digest, known, &document, err);
+	out->manifest_text = document.text;
 	if (!rc)
 		rc = check_size(&out->manifest_text, choice->size, "manifest", err);
 	if (!rc)
 		rc = document_parse(out->manifest_text.data, out->manifest_text.len,
-				    content_type[0] ? content_type : choice->media_type, kind, root, err);
+				    document.content_type[0] ? document.content_type : choice->media_type, kind, root,
+				    err);
 	if (!rc)
 		snprintf(out->manifest_digest, sizeof(out->manifest_digest), "%s", choice->digest);
 	return rc;
@@ -99,11 +120,13 @@ static int walk_indexes(struct source *source, const struct platform *want, cons
 static int first_document(struct source *source, const struct reference *reference, const struct record *known,
 			  struct resolved *out, enum document_kind *kind, json_t **root, struct cpull_error *err)
 {
-	char content_type[128];
-	int rc = get_document(source, reference->digest, known, &out->manifest_text, content_type, err);
+	struct source_document document;
+	int rc = get_document(source, reference->digest, known, &document, err);
 
+	out->manifest_text = document.text;
 	if (!rc)
-		rc = document_parse(out->manifest_text.data, out->manifest_text.len, content_type, kind, root, err);
+		rc = document_parse(out->manifest_text.data, out->manifest_text.len, document.content_type, kind, root,
+				    err);
 	if (rc)
 		return rc;
 	if (reference->digest) {
@@ -117,10 +140,11 @@ static int first_document(struct source *source, const struct reference *referen
 static int first_of_layout(struct source *source, const struct reference *reference, const struct record *known,
 			   struct resolved *out, enum document_kind *kind, json_t **root, struct cpull_error *err)
 {
+	struct source_document document;
 	struct index_choice choice;
-	char content_type[128];
-	int rc = get_document(source, NULL, NULL, &out->manifest_text, content_type, err);
+	int rc = get_document(source, NULL, NULL, &document, err);
 
+	out->manifest_text = document.text;
 	if (!rc)
 		rc = json_parse(out->manifest_text.data, out->manifest_text.len, CPULL_ERR_MANIFEST, "index.json", root,
 				err);

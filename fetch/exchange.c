@@ -383,6 +383,7 @@ static enum transfer_verdict accept_content(struct exchange *x, const struct tra
 	x->token_own = x->scope_widened = false; /* whatever was sent is good: a later 401 means that it expired */
 	x->auth_rounds = 0;
 	memcpy(x->content_type, reply->content_type, sizeof(x->content_type));
+	memcpy(x->content_digest, reply->content_digest, sizeof(x->content_digest));
 	if (reply->status == 206) {
 		if (!range_fits(x, reply->content_range)) {
 			x->unranged = true;

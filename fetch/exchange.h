@@ -90,6 +90,7 @@ struct exchange {
 	/* results */
 	struct bytes body;
 	char content_type[128];
+	char content_digest[136];
 	struct queue queue;
 	atomic_uint_fast64_t got;
 	struct cpull_error err; /* after `done`, or after the queue was closed */

@@ -254,23 +254,23 @@ static int new_exchange(struct registry *registry, const char *kind, const char 
 }
 
 /* Runs it, and hands over the body. */
-static int run_document(struct exchange *x, struct bytes *out, char content_type[128], struct cpull_error *err)
+static int run_document(struct exchange *x, struct source_document *out, struct cpull_error *err)
 {
 	exchange_start(x);
 
 	int rc = exchange_wait(x, err);
 
 	if (!rc) {
-		*out = x->body;
+		out->text = x->body;
 		x->body = (struct bytes){0};
-		if (content_type)
-			memcpy(content_type, x->content_type, sizeof(x->content_type));
+		snprintf(out->content_type, sizeof(out->content_type), "%s", x->content_type);
+		snprintf(out->digest, sizeof(out->digest), "%s", x->content_digest);
 	}
 	exchange_close(x);
 	return rc;
 }
 
-int registry_get_manifest(struct registry *registry, const char *ref, struct bytes *out, char content_type[128],
+int registry_get_manifest(struct registry *registry, const char *ref, struct source_document *out,
 			  struct cpull_error *err)
 {
 	struct exchange *x;
@@ -280,12 +280,13 @@ int registry_get_manifest(struct registry *registry, const char *ref, struct byt
 		return rc;
 	x->accept = MANIFEST_TYPES;
 	x->max = LIMIT_MANIFEST_BYTES;
-	return run_document(x, out, content_type, err);
+	return run_document(x, out, err);
 }
 
 int registry_get_blob(struct registry *registry, const char *digest, uint64_t size, struct bytes *out,
 		      struct cpull_error *err)
 {
+	struct source_document document = {0};
 	struct exchange *x;
 	int rc = new_exchange(registry, "blobs", digest, &x, err);
 
@@ -294,7 +295,9 @@ int registry_get_blob(struct registry *registry, const char *digest, uint64_t si
 	x->sized = true;
 	x->size = size;
 	x->max = size;
-	return run_document(x, out, NULL, err);
+	rc = run_document(x, &document, err);
+	*out = document.text;
+	return rc;
 }
 
 /* ---- blobs ---- */

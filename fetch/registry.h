@@ -17,8 +17,8 @@ void registry_free(struct registry *registry);
 void registry_cancel(struct registry *registry);
 
 /* As their namesakes of source.h; digests are valid, and deadline and cancellation have been looked at. */
-MUST_CHECK int registry_get_manifest(struct registry *registry, const char *ref, struct bytes *out,
-				     char content_type[128], struct cpull_error *err);
+MUST_CHECK int registry_get_manifest(struct registry *registry, const char *ref, struct source_document *out,
+				     struct cpull_error *err);
 MUST_CHECK int registry_get_blob(struct registry *registry, const char *digest, uint64_t size, struct bytes *out,
 				 struct cpull_error *err);
 MUST_CHECK int registry_open_blob(struct registry *registry, const struct descriptor *desc,

@@ -125,21 +125,29 @@ static int check_digest(const char *digest, struct cpull_error *err)
 			 error_quote(digest, strlen(digest), quoted, sizeof(quoted)));
 }
 
-int source_get_manifest(struct source *source, const char *ref, struct bytes *out, char content_type[128],
-			struct cpull_error *err)
+void source_document_free(struct source_document *document)
+{
+	bytes_free(&document->text);
+	*document = (struct source_document){0};
+}
+
+int source_get_manifest(struct source *source, const char *ref, struct source_document *out, struct cpull_error *err)
 {
 	int rc = ref ? check_digest(ref, err) : 0;
+
+	*out = (struct source_document){0};
 
 	if (!rc)
 		rc = check_alive(source, err);
 	if (rc)
 		return rc;
 	if (source->transport == REFERENCE_REGISTRY)
-		return registry_get_manifest(source->registry, ref, out, content_type, err);
+		return registry_get_manifest(source->registry, ref, out, err);
 	/* index.json is an image index whatever its text says; a blob has no type of its own */
-	snprintf(content_type, 128, "%s", ref ? "" : "application/vnd.oci.image.index.v1+json");
-	return ref ? layout_read_manifest(source->layout, ref, out, err)
-		   : layout_read_index(source->layout, out, err);
+	snprintf(out->content_type, sizeof(out->content_type), "%s",
+		 ref ? "" : "application/vnd.oci.image.index.v1+json");
+	return ref ? layout_read_manifest(source->layout, ref, &out->text, err)
+		   : layout_read_index(source->layout, &out->text, err);
 }
 
 int source_get_blob(struct source *source, const char *digest, uint64_t size, size_t max, struct bytes *out,

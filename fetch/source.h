@@ -43,11 +43,21 @@ void source_close(struct source *source);
 /* Ends every blocking call on the source and its blobs with CPULL_ERR_CANCELLED, now and from now on. Any thread. */
 void source_cancel(struct source *source);
 
+/* A manifest or index as it came. */
+struct source_document {
+	struct bytes text;
+	char content_type[128]; /* the header or the layout's media type, "" when there is none */
+	char digest[136];       /* what the registry says that it is (Docker-Content-Digest), "" when it says nothing */
+};
+
+void source_document_free(struct source_document *document);
+#define CLEANUP_DOCUMENT __attribute__((cleanup(source_document_free)))
+
 /* Blocking. The raw bytes of a manifest or index, at most LIMIT_MANIFEST_BYTES. `ref` NULL: what the reference names (its
  * digest, else its tag; for a layout index.json's own text, to be given to layout_choose()); otherwise a
- * digest. content_type gets the header or the layout's media type, "" when there is none. */
-MUST_CHECK int source_get_manifest(struct source *source, const char *ref, struct bytes *out,
-				   char content_type[128], struct cpull_error *err);
+ * digest. On failure *out needs no freeing. */
+MUST_CHECK int source_get_manifest(struct source *source, const char *ref, struct source_document *out,
+				   struct cpull_error *err);
 /* Blocking. A small blob (the config) of exactly `size` bytes, size at most max. */
 MUST_CHECK int source_get_blob(struct source *source, const char *digest, uint64_t size, size_t max,
 			       struct bytes *out, struct cpull_error *err);

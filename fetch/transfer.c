@@ -205,6 +205,7 @@ static void begin_answer(struct transfer *t)
 	drop_challenges(&t->reply);
 	t->reply.content_type[0] = 0;
 	t->reply.content_range[0] = 0;
+	t->reply.content_digest[0] = 0;
 	t->reply.retry_after[0] = 0;
 	t->content_ranges = 0;
 }
@@ -218,6 +219,8 @@ static void take_field(struct transfer *t, const char *name, size_t name_len, co
 	} else if (name_len == 13 && !strncasecmp(name, "Content-Range", 13)) {
 		/* two of them are one too many to believe either */
 		keep_field(reply->content_range, t->content_ranges++ ? 0 : sizeof(reply->content_range), value, len);
+	} else if (name_len == 21 && !strncasecmp(name, "Docker-Content-Digest", 21)) {
+		keep_field(reply->content_digest, sizeof(reply->content_digest), value, len);
 	} else if (name_len == 11 && !strncasecmp(name, "Retry-After", 11)) {
 		keep_field(reply->retry_after, sizeof(reply->retry_after), value, len);
 	} else if (name_len == 16 && !strncasecmp(name, "WWW-Authenticate", 16)) {

@@ -42,6 +42,7 @@ struct transfer_reply {
 	int64_t length;     /* Content-Length, -1 when there was none */
 	char content_type[128]; /* header fields: "" when absent, too long, or given twice with care needed */
 	char content_range[128];
+	char content_digest[136]; /* Docker-Content-Digest */
 	char retry_after[64];
 	char *challenges[TRANSFER_CHALLENGES]; /* WWW-Authenticate fields, one each */
 	size_t challenge_count;

@@ -128,20 +128,20 @@ static int read_whole(struct fixture *f, uint64_t size)
 static void layouts_are_read(void **state)
 {
 	struct fixture f;
+	struct source_document document;
 	struct bytes text = {0};
-	char type[128];
 
 	(void)state;
 	set_up(&f);
 	open_source(&f);
-	assert_int_equal(source_get_manifest(f.source, NULL, &text, type, &f.err), 0);
-	assert_string_equal(text.data, "{\"schemaVersion\":2}");
-	assert_string_equal(type, "application/vnd.oci.image.index.v1+json");
-	bytes_free(&text);
-	assert_int_equal(source_get_manifest(f.source, DIGEST, &text, type, &f.err), 0);
-	assert_int_equal(text.len, BLOB_BYTES);
-	assert_string_equal(type, "");
-	bytes_free(&text);
+	assert_int_equal(source_get_manifest(f.source, NULL, &document, &f.err), 0);
+	assert_string_equal(document.text.data, "{\"schemaVersion\":2}");
+	assert_string_equal(document.content_type, "application/vnd.oci.image.index.v1+json");
+	source_document_free(&document);
+	assert_int_equal(source_get_manifest(f.source, DIGEST, &document, &f.err), 0);
+	assert_int_equal(document.text.len, BLOB_BYTES);
+	assert_string_equal(document.content_type, "");
+	source_document_free(&document);
 	assert_int_equal(source_get_blob(f.source, DIGEST, BLOB_BYTES, 1 << 20, &text, &f.err), 0);
 	assert_int_equal(text.len, BLOB_BYTES);
 	bytes_free(&text);
@@ -150,9 +150,9 @@ static void layouts_are_read(void **state)
 	assert_int_equal(read_whole(&f, BLOB_BYTES + 1), CPULL_ERR_SIZE);
 	assert_int_equal(source_get_blob(f.source, DIGEST, 5, 1 << 20, &text, &f.err), CPULL_ERR_SIZE);
 	assert_int_equal(source_get_blob(f.source, DIGEST, BLOB_BYTES, 5, &text, &f.err), CPULL_ERR_LIMIT);
-	assert_int_equal(source_get_manifest(f.source, "sha256:../../oci-layout", &text, type, &f.err), CPULL_ERR_MANIFEST);
-	assert_int_equal(source_get_manifest(f.source, "sha512:" HEX HEX, &text, type, &f.err), CPULL_ERR_NOT_FOUND);
-	assert_null(text.data);
+	assert_int_equal(source_get_manifest(f.source, "sha256:../../oci-layout", &document, &f.err), CPULL_ERR_MANIFEST);
+	assert_int_equal(source_get_manifest(f.source, "sha512:" HEX HEX, &document, &f.err), CPULL_ERR_NOT_FOUND);
+	assert_null(document.text.data);
 	tear_down(&f);
 }
 
@@ -192,19 +192,18 @@ static void other_directories_are_no_layouts(void **state)
 static void manifests_are_limited(void **state)
 {
 	struct fixture f;
-	struct bytes text = {0};
-	char type[128];
+	struct source_document document;
 
 	(void)state;
 	set_up(&f);
 	open_source(&f);
 	CLEANUP_FREE char *path = format_string("%s/index.json", f.dir);
 	assert_int_equal(truncate(path, LIMIT_MANIFEST_BYTES), 0);
-	assert_int_equal(source_get_manifest(f.source, NULL, &text, type, &f.err), 0);
-	bytes_free(&text);
+	assert_int_equal(source_get_manifest(f.source, NULL, &document, &f.err), 0);
+	source_document_free(&document);
 	assert_int_equal(truncate(path, LIMIT_MANIFEST_BYTES + 1), 0);
-	assert_int_equal(source_get_manifest(f.source, NULL, &text, type, &f.err), CPULL_ERR_LIMIT);
-	assert_null(text.data);
+	assert_int_equal(source_get_manifest(f.source, NULL, &document, &f.err), CPULL_ERR_LIMIT);
+	assert_null(document.text.data);
 	tear_down(&f);
 }
 
@@ -215,15 +214,14 @@ static int hostile_blobs(struct fixture *f)
 	CLEANUP_FREE char *path = format_string("%s/blobs/sha256/" HEX, f->dir);
 
 	for (size_t i = 0; i < ARRAY_LEN(links) + 2; i++) {
-		struct bytes text = {0};
-		char type[128];
+		struct source_document document;
 
 		if (unlink(path) && rmdir(path))
 			return 1;
 		if (i < ARRAY_LEN(links) ? symlink(links[i], path)
 					 : i == ARRAY_LEN(links) ? mkfifo(path, 0600) : mkdir(path, 0700))
 			return 2;
-		if (source_get_manifest(f->source, DIGEST, &text, type, &f->err) != CPULL_ERR_STORAGE || text.data)
+		if (source_get_manifest(f->source, DIGEST, &document, &f->err) != CPULL_ERR_STORAGE || document.text.data)
 			return 3;
 		if (read_whole(f, BLOB_BYTES) != CPULL_ERR_STORAGE)
 			return 4;

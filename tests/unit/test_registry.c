@@ -88,11 +88,10 @@ static void tear_down(struct fixture *f)
 
 static int get_manifest(struct fixture *f)
 {
-	struct bytes text = {0};
-	char type[128];
-	int rc = source_get_manifest(f->source, NULL, &text, type, &f->err);
+	struct source_document document;
+	int rc = source_get_manifest(f->source, NULL, &document, &f->err);
 
-	bytes_free(&text);
+	source_document_free(&document);
 	return rc;
 }
 

@@ -150,22 +150,24 @@ static bool answer_manifest(struct server *server, int fd, const struct request 
 	/* the first time the connection breaks in the middle */
 	if (request->number == 1)
 		return server_printf(server, fd, "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{\"old") && false;
-	return server_reply(server, fd, 200, "Content-Type: application/vnd.oci.image.manifest.v1+json; charset=utf-8\r\n",
+	return server_reply(server, fd, 200,
+			    "Content-Type: application/vnd.oci.image.manifest.v1+json; charset=utf-8\r\n"
+			    "docker-content-digest:  sha512:0123 \r\n",
 			    "{\"x\":1}");
 }
 
 static void manifest_comes_with_its_type(void **state)
 {
 	struct fixture f;
-	struct bytes text = {0};
-	char type[128];
+	struct source_document document;
 
 	set_up(&f, state, answer_manifest, NULL);
 	open_source(&f);
-	assert_int_equal(source_get_manifest(f.source, NULL, &text, type, &f.err), 0);
-	assert_string_equal(text.data, "{\"x\":1}");
-	assert_string_equal(type, "application/vnd.oci.image.manifest.v1+json; charset=utf-8");
-	bytes_free(&text);
+	assert_int_equal(source_get_manifest(f.source, NULL, &document, &f.err), 0);
+	assert_string_equal(document.text.data, "{\"x\":1}");
+	assert_string_equal(document.content_type, "application/vnd.oci.image.manifest.v1+json; charset=utf-8");
+	assert_string_equal(document.digest, "sha512:0123");
+	source_document_free(&document);
 	tear_down(&f);
 }
 
@@ -444,13 +446,12 @@ static void manifests_are_cut_at_their_limit(void **state)
 
 	for (size_t i = 0; i < ARRAY_LEN(heads); i++) {
 		struct fixture f;
-		struct bytes text = {0};
-		char type[128];
+		struct source_document document;
 
 		set_up(&f, state, without_end, heads[i]);
 		open_source(&f);
-		assert_int_equal(source_get_manifest(f.source, NULL, &text, type, &f.err), CPULL_ERR_LIMIT);
-		assert_null(text.data);
+		assert_int_equal(source_get_manifest(f.source, NULL, &document, &f.err), CPULL_ERR_LIMIT);
+		assert_null(document.text.data);
 		assert_int_equal(server_requests(&f.server), 1);
 		tear_down(&f);
 	}
@@ -469,12 +470,11 @@ static bool many_headers(struct server *server, int fd, const struct request *re
 static void headers_are_cut_at_their_limit(void **state)
 {
 	struct fixture f;
-	struct bytes text = {0};
-	char type[128];
+	struct source_document document;
 
 	set_up(&f, state, many_headers, NULL);
 	open_source(&f);
-	assert_int_equal(source_get_manifest(f.source, NULL, &text, type, &f.err), CPULL_ERR_LIMIT);
+	assert_int_equal(source_get_manifest(f.source, NULL, &document, &f.err), CPULL_ERR_LIMIT);
 	assert_non_null(strstr(f.err.message, "header"));
 	tear_down(&f);
 }
@@ -482,12 +482,11 @@ static void headers_are_cut_at_their_limit(void **state)
 static void error_bodies_are_cut_at_their_limit(void **state)
 {
 	struct fixture f;
-	struct bytes text = {0};
-	char type[128];
+	struct source_document document;
 
 	set_up(&f, state, without_end, "HTTP/1.1 404 Not Found\r\n\r\n");
 	open_source(&f);
-	assert_int_equal(source_get_manifest(f.source, NULL, &text, type, &f.err), CPULL_ERR_NOT_FOUND);
+	assert_int_equal(source_get_manifest(f.source, NULL, &document, &f.err), CPULL_ERR_NOT_FOUND);
 	tear_down(&f);
 }
 
@@ -499,7 +498,7 @@ static void digests_are_checked_before_they_are_sent(void **state)
 	};
 	struct fixture f;
 	struct bytes out = {0};
-	char type[128];
+	struct source_document document;
 
 	set_up(&f, state, empty, NULL);
 	open_source(&f);
@@ -507,7 +506,7 @@ static void digests_are_checked_before_they_are_sent(void **state)
 		struct descriptor desc = {.digest = bad[i], .size = 1};
 		struct blob *blob;
 
-		assert_int_equal(source_get_manifest(f.source, bad[i], &out, type, &f.err), CPULL_ERR_MANIFEST);
+		assert_int_equal(source_get_manifest(f.source, bad[i], &document, &f.err), CPULL_ERR_MANIFEST);
 		assert_int_equal(source_get_blob(f.source, bad[i], 1, 1, &out, &f.err), CPULL_ERR_MANIFEST);
 		assert_int_equal(source_open_blob(f.source, &desc, f.share, &blob, &f.err), CPULL_ERR_MANIFEST);
 	}
@@ -543,8 +542,7 @@ static void cancel_ends_a_stalled_read(void **state)
 		struct fixture f;
 		uint64_t total, since;
 		pthread_t thread;
-		struct bytes text = {0};
-		char type[128];
+		struct source_document document;
 
 		set_up(&f, state, stall, &stalls[i]);
 		open_source(&f);
@@ -557,7 +555,7 @@ static void cancel_ends_a_stalled_read(void **state)
 		/* and from now on */
 		struct chunk *chunk;
 		assert_int_equal(blob_read(blob, &chunk, NULL, &f.err), CPULL_ERR_CANCELLED);
-		assert_int_equal(source_get_manifest(f.source, NULL, &text, type, &f.err), CPULL_ERR_CANCELLED);
+		assert_int_equal(source_get_manifest(f.source, NULL, &document, &f.err), CPULL_ERR_CANCELLED);
 		blob_close(blob);
 		tear_down(&f);
 	}
@@ -570,8 +568,7 @@ static void cancel_ends_a_connect(void **state)
 	int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), fillers[8];
 	struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
 	socklen_t len = sizeof(address);
-	struct bytes text = {0};
-	char type[128];
+	struct source_document document;
 	pthread_t thread;
 
 	set_up(&f, state, empty, NULL);
@@ -586,7 +583,7 @@ static void cancel_ends_a_connect(void **state)
 	open_source(&f);
 	uint64_t since = now_ms();
 	assert_int_equal(pthread_create(&thread, NULL, cancel_soon, f.source), 0);
-	assert_int_equal(source_get_manifest(f.source, NULL, &text, type, &f.err), CPULL_ERR_CANCELLED);
+	assert_int_equal(source_get_manifest(f.source, NULL, &document, &f.err), CPULL_ERR_CANCELLED);
 	assert_in_range(now_ms() - since, 100, 900);
 	pthread_join(thread, NULL);
 	source_close(f.source);
@@ -595,7 +592,7 @@ static void cancel_ends_a_connect(void **state)
 	f.options.connect_timeout_ms = 50;
 	f.options.retries = 2;
 	open_source(&f);
-	assert_int_equal(source_get_manifest(f.source, NULL, &text, type, &f.err), CPULL_ERR_NETWORK);
+	assert_int_equal(source_get_manifest(f.source, NULL, &document, &f.err), CPULL_ERR_NETWORK);
 	for (size_t i = 0; i < ARRAY_LEN(fillers); i++)
 		close(fillers[i]);
 	close(listener);
@@ -606,15 +603,14 @@ static void the_deadline_ends_a_stalled_read(void **state)
 {
 	for (size_t i = 0; i < ARRAY_LEN(stalls); i++) {
 		struct fixture f;
-		struct bytes text = {0};
-		char type[128];
+		struct source_document document;
 
 		set_up(&f, state, stall, &stalls[i]);
 		f.options.deadline_ms = now_ms() + 200;
 		open_source(&f);
 		assert_int_equal(fetch_blob(&f, BLOB_BYTES), CPULL_ERR_DEADLINE);
 		assert_in_range(now_ms() - f.options.deadline_ms, 0, 700);
-		assert_int_equal(source_get_manifest(f.source, NULL, &text, type, &f.err), CPULL_ERR_DEADLINE);
+		assert_int_equal(source_get_manifest(f.source, NULL, &document, &f.err), CPULL_ERR_DEADLINE);
 		tear_down(&f);
 	}
 }
