@@ -196,6 +196,9 @@ static int open_any(const struct key_ring *ring, json_t *annotations, struct sec
 			worst = rc;
 	}
 	list_unsupported(annotations, &why);
+	if (!key_ring_count(ring))
+		return error_set(err, worst, "it is encrypted, and no private key was given: name one with "
+				 "--decryption-key (%s)", why.text);
 	return error_set(err, worst, "no wrap of the layer's key opens with the %zu private key%s given: %s",
 			 key_ring_count(ring), key_ring_count(ring) == 1 ? "" : "s", why.text);
 }
