@@ -17,6 +17,7 @@
 
 #include <curl/curl.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
 #include <string.h>
@@ -50,6 +51,7 @@ struct transfer {
 	bool https;            /* the request under way is over TLS */
 	bool downgraded;
 	bool headers_too_long;
+	int socket_errno;      /* of the last socket that could not be made */
 	char *url;
 	struct transfer_reply reply;
 	char why[CURL_ERROR_SIZE];
@@ -129,11 +131,46 @@ static bool peer_wants_certificate(const char *text)
 	       strstr(text, "alert unknown ca");
 }
 
+/* EMFILE or ENFILE when no more descriptors can be had, else 0. Looking up a name takes two at once. */
+static int descriptors_errno(void)
+{
+	int pair[2];
+
+	if (pipe2(pair, O_CLOEXEC))
+		return errno == EMFILE || errno == ENFILE ? errno : 0;
+	close(pair[0]);
+	close(pair[1]);
+	return 0;
+}
+
+static const char *no_descriptors(int num)
+{
+	return num == EMFILE ? "no file descriptors left; raise RLIMIT_NOFILE or lower --jobs"
+			     : "no file descriptors left in the whole system (fs.file-max)";
+}
+
+/* libcurl says neither of a resolver nor of a file that this is what they failed of. */
+static bool describe_descriptors(struct transfer *t, CURLcode rc)
+{
+	int num = 0;
+
+	if (rc == CURLE_COULDNT_CONNECT && (t->socket_errno == EMFILE || t->socket_errno == ENFILE))
+		num = t->socket_errno;
+	else if (rc == CURLE_COULDNT_RESOLVE_HOST || rc == CURLE_COULDNT_RESOLVE_PROXY || rc == CURLE_SSL_CACERT_BADFILE ||
+		 rc == CURLE_SSL_CERTPROBLEM)
+		num = descriptors_errno();
+	if (num)
+		set_end(&t->reply, CPULL_ERR_STORAGE, false, no_descriptors(num));
+	return num;
+}
+
 static void describe_curl(struct transfer *t, CURLcode rc)
 {
 	const char *text = *t->why ? t->why : curl_easy_strerror(rc);
 	struct transfer_reply *reply = &t->reply;
 
+	if (describe_descriptors(t, rc))
+		return;
 	if (rc == CURLE_SSL_CONNECT_ERROR && peer_speaks_no_tls(text)) {
 		reply->code = CPULL_ERR_NETWORK;
 		set_why(reply, text, "; the server does not speak TLS: for a registry on plain HTTP use --plain-http");
@@ -484,9 +521,13 @@ static int on_want_timer(CURLM *multi, long timeout_ms, void *payload)
 /* The library promises close-on-exec descriptors. */
 static curl_socket_t on_open_socket(void *payload, curlsocktype purpose, struct curl_sockaddr *address)
 {
-	(void)payload;
+	struct transfer *t = payload;
+
 	(void)purpose;
-	return socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
+	curl_socket_t fd = socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
+
+	t->socket_errno = fd < 0 ? errno : 0;
+	return fd;
 }
 
 /* Connected (again): the request is about to go out. */
@@ -538,9 +579,11 @@ int transfers_new(enum cpull_io io, struct log *log, struct transfers **out, str
 	curl_multi_setopt(ts->multi, CURLMOPT_MAX_TOTAL_CONNECTIONS, TRANSFER_CONNECTIONS);
 	rc = loop_new(io, &ts->loop, err);
 	if (rc) {
+		int num = descriptors_errno();
+
 		curl_multi_cleanup(ts->multi);
 		free(ts);
-		return rc;
+		return num ? error_set(err, CPULL_ERR_STORAGE, "%s", no_descriptors(num)) : rc;
 	}
 	*out = ts;
 	return 0;
@@ -623,6 +666,7 @@ static void set_callbacks(struct transfer *t)
 	curl_easy_setopt(easy, CURLOPT_PREREQFUNCTION, on_connected);
 	curl_easy_setopt(easy, CURLOPT_PREREQDATA, t);
 	curl_easy_setopt(easy, CURLOPT_OPENSOCKETFUNCTION, on_open_socket);
+	curl_easy_setopt(easy, CURLOPT_OPENSOCKETDATA, t);
 }
 
 static bool set_request(struct transfer *t, const struct transfer_request *request)

@@ -7,6 +7,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <cmocka.h>
+#include <sys/resource.h>
 
 #include "engine/base/limits.h"
 #include "fetch/source.h"
@@ -655,6 +656,64 @@ static void slowness_is_not(void **state)
 	tear_down(&f);
 }
 
+/* ---- descriptors ---- */
+
+/* From now on no descriptor can be made; returns the limit before. */
+static struct rlimit take_descriptors(void)
+{
+	struct rlimit before, none;
+	int lowest = dup(0);
+
+	assert_true(lowest >= 0);
+	assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
+	none = (struct rlimit){.rlim_cur = (rlim_t)lowest, .rlim_max = before.rlim_max};
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
+	assert_int_equal(close(lowest), 0);
+	return before;
+}
+
+static bool once_and_close(struct server *server, int fd, const struct request *request)
+{
+	(void)request;
+	return server_reply(server, fd, 200, "Connection: close\r\n", "") && false;
+}
+
+/* Waiting for descriptors helps nobody: others hold them for as long as they need. */
+static void no_descriptors_are_told_at_once(void **state)
+{
+	/* before the fetch thread is there; for a socket; for looking up a name */
+	for (int i = 0; i < 3; i++) {
+		struct source_document document;
+		struct fixture f;
+
+		set_up(&f, state, once_and_close, NULL);
+		f.options.retries = 5;
+		if (i == 2)
+			snprintf(f.domain, sizeof(f.domain), "registry.invalid:%u", f.server.port);
+		open_source(&f);
+		if (i == 1)
+			assert_int_equal(fetch_blob(&f, 0), 0);
+		if (i == 2)
+			assert_int_equal(source_get_manifest(f.source, NULL, &document, &f.err), CPULL_ERR_NETWORK);
+		memset(&f.err, 0, sizeof(f.err));
+
+		uint64_t since = now_ms();
+		struct rlimit before = take_descriptors();
+		int rc = source_get_manifest(f.source, NULL, &document, &f.err);
+
+		assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
+		assert_int_equal(rc, CPULL_ERR_STORAGE);
+		assert_non_null(strstr(f.err.message, "RLIMIT_NOFILE"));
+		assert_in_range(now_ms() - since, 0, 1000);
+		/* and it works again once there are some */
+		if (i != 2) {
+			assert_int_equal(source_get_manifest(f.source, NULL, &document, &f.err), 0);
+			source_document_free(&document);
+		}
+		tear_down(&f);
+	}
+}
+
 /* ---- many at once ---- */
 
 static void *fetch_one(void *payload)
@@ -730,6 +789,7 @@ int main(int argc, char **argv)
 		EACH(the_deadline_ends_a_stalled_read),
 		EACH(silence_is_limited),
 		EACH(slowness_is_not),
+		EACH(no_descriptors_are_told_at_once),
 		EACH(many_blobs_share_the_thread),
 	};
 	struct CMUnitTest all[2 * ARRAY_LEN(tests)];
