@@ -324,23 +324,19 @@ int cpull_image_remove(struct cpull_engine *engine, const char *name, struct cpu
 static int drop_dead_records(struct store *store, struct cpull_removed *out, struct cpull_error *err)
 {
 	CLEANUP_DIR DIR *dir = fs_list(store->images_fd, ".");
-	const struct dirent *entry;
+	const char *name;
 
 	if (!dir)
 		return error_sys(err, CPULL_ERR_STORAGE, errno, "listing the images of store %s", store->path);
-	while ((entry = readdir(dir))) {
+	while ((name = fs_next_name(dir))) {
 		struct record record;
-
-		if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
-			continue;
-
-		bool alive = record_load_file(store, entry->d_name, &record);
+		bool alive = record_load_file(store, name, &record);
 
 		if (alive) {
 			alive = record_layers_ready(store, &record, NULL);
 			record_free(&record);
 		}
-		if (!alive && unlinkat(store->images_fd, entry->d_name, 0) == 0)
+		if (!alive && unlinkat(store->images_fd, name, 0) == 0)
 			out->images++;
 	}
 	return 0;

@@ -114,11 +114,10 @@ static void sweep_one(struct store *store, const char *name)
 static void sweep(struct store *store)
 {
 	CLEANUP_DIR DIR *dir = fs_list(store->staging_fd, ".");
-	const struct dirent *entry;
+	const char *name;
 
-	while (dir && (entry = readdir(dir)))
-		if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
-			sweep_one(store, entry->d_name);
+	while (dir && (name = fs_next_name(dir)))
+		sweep_one(store, name);
 }
 
 int store_open(const char *path, struct log *log, struct store **out, struct cpull_error *err)
@@ -305,13 +304,10 @@ static int own(struct store *store, const char *name, int *out, struct cpull_err
 static int is_empty(int fd)
 {
 	CLEANUP_DIR DIR *dir = fs_list(fd, ".");
-	size_t entries = 0;
 
 	if (!dir)
 		return -errno;
-	while (readdir(dir))
-		entries++;
-	return entries == 2; /* "." and ".." */
+	return fs_next_name(dir) ? 0 : errno ? -errno : 1;
 }
 
 int store_stage(struct store *store, const char *diff_id, struct stage **out, struct cpull_error *err)

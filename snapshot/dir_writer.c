@@ -19,6 +19,7 @@
 #include <sys/xattr.h>
 
 #include "engine/base/error.h"
+#include "engine/base/fs.h"
 #include "engine/base/ring.h"
 
 /* From here on a file's size is announced to the file system and its data goes through the ring. */
@@ -152,18 +153,9 @@ static int write_ring(struct dir_writer *writer, struct chunk *chunk, const stru
 
 static int write_plain(int fd, const uint8_t *data, size_t len, uint64_t offset, struct cpull_error *err)
 {
-	while (len) {
-		ssize_t n = pwrite(fd, data, len, (off_t)offset);
+	int rc = fs_write_all(fd, data, len, offset);
 
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0)
-			return error_sys(err, CPULL_ERR_STORAGE, n ? errno : EIO, "writing its data");
-		data += n;
-		len -= (size_t)n;
-		offset += (uint64_t)n;
-	}
-	return 0;
+	return rc ? error_sys(err, CPULL_ERR_STORAGE, -rc, "writing its data") : 0;
 }
 
 int dir_writer_data(struct dir_writer *writer, struct chunk *chunk, const struct tar_data *data,

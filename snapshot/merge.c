@@ -5,12 +5,12 @@
  */
 #include "snapshot/merge.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
 
 #include "engine/base/error.h"
+#include "engine/base/fs.h"
 #include "snapshot/whiteout.h"
 
 #define FIRST_CAP 16u
@@ -168,19 +168,14 @@ static int move_name(struct merge *merge, const char *name, struct cpull_error *
 
 static int merge_pair(struct merge *merge, struct cpull_error *err)
 {
-	DIR *list = fdopendir(merge->from_fd);
-	struct dirent *e;
+	CLEANUP_DIR DIR *list = fs_list_fd(merge->from_fd);
+	const char *name;
 	int rc = 0;
 
-	if (!list) {
-		rc = error_sys(err, CPULL_ERR_STORAGE, errno, "reading a directory");
-		close(merge->from_fd);
-		return rc;
-	}
-	while (rc >= 0 && (e = readdir(list)))
-		if (strcmp(e->d_name, ".") && strcmp(e->d_name, ".."))
-			rc = move_name(merge, e->d_name, err);
-	closedir(list);
+	if (!list)
+		return error_sys(err, CPULL_ERR_STORAGE, errno, "reading a directory");
+	while (rc >= 0 && (name = fs_next_name(list)))
+		rc = move_name(merge, name, err);
 	return rc < 0 ? rc : 0;
 }
 

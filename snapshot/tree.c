@@ -10,7 +10,6 @@
 #include "snapshot/tree.h"
 
 #include <assert.h>
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
@@ -23,6 +22,7 @@
 #include <xxhash.h>
 
 #include "engine/base/error.h"
+#include "engine/base/fs.h"
 #include "snapshot/whiteout.h"
 
 #define TREE_FIRST_CAP 64u
@@ -528,100 +528,26 @@ int tree_describe(struct tree *tree, uint32_t dir, const struct tar_entry *entry
 
 /* ---- removing ---- */
 
-static void bury(struct tree *tree, int fd)
+static void bury(void *payload, ino_t ino)
 {
-	struct stat st;
-	uint32_t dir = fstat(fd, &st) ? TREE_NONE : tree_find(tree, st.st_ino);
+	struct tree *tree = payload;
+	uint32_t dir = tree_find(tree, ino);
 
 	if (dir != TREE_NONE)
 		tree->dirs[dir].flags |= TREE_DEAD;
 }
 
-struct trash {
-	int fd;
-	unsigned count; /* directories in it are named 0… */
-};
-
-static const char *trash_name(unsigned number, char *out, size_t out_bytes)
-{
-	snprintf(out, out_bytes, "%u", number);
-	return out;
-}
-
-/* Empties one directory: files are unlinked, directories moved up into the trash. */
-static int empty_dir(struct trash *trash, DIR *list)
-{
-	char name[16];
-	struct dirent *e;
-	bool found;
-
-	do {
-		found = false;
-		rewinddir(list);
-		while ((e = readdir(list))) {
-			if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0)
-				continue;
-			found = true;
-			if (e->d_type != DT_DIR && unlinkat(dirfd(list), e->d_name, 0) == 0)
-				continue;
-			if (e->d_type != DT_DIR && errno != EISDIR)
-				return -errno;
-			trash_name(trash->count, name, sizeof(name));
-			if (renameat(dirfd(list), e->d_name, trash->fd, name))
-				return -errno;
-			trash->count++;
-		}
-	} while (found);
-	return 0;
-}
-
-/* Taken apart flat: no recursion, no path that grows, one directory open at a time, whatever the depth. */
-static int empty_trash(struct tree *tree, struct trash *trash)
-{
-	char name[16];
-
-	for (unsigned i = 0; i < trash->count; i++) {
-		trash_name(i, name, sizeof(name));
-
-		int fd = tree_openat(tree, trash->fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
-		DIR *list = fd < 0 ? NULL : fdopendir(fd);
-
-		if (!list) {
-			int rc = -errno;
-
-			if (fd >= 0)
-				close(fd);
-			return rc;
-		}
-		bury(tree, fd);
-
-		int rc = empty_dir(trash, list);
-
-		closedir(list);
-		if (rc)
-			return rc;
-		if (unlinkat(trash->fd, name, AT_REMOVEDIR))
-			return -errno;
-	}
-	return 0;
-}
-
 static int remove_tree(struct tree *tree, struct tree_place at, const char *name, struct cpull_error *err)
 {
-	if (mkdirat(tree->root.fd, TREE_TRASH, 0700) && errno != EEXIST)
-		return error_sys(err, CPULL_ERR_STORAGE, errno, "making a place for a replaced directory");
+	struct cpull_error own = {0};
+	int rc;
 
-	CLEANUP_FD int fd = tree_openat(tree, tree->root.fd, TREE_TRASH, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
-	struct trash trash = {.fd = fd, .count = 1};
-
-	if (fd < 0 || ((tree->umask & 0700) && fchmod(fd, 0700)) || renameat(at.fd, name, fd, "0"))
-		return error_sys(err, CPULL_ERR_STORAGE, errno, "moving a replaced directory away");
-
-	int rc = empty_trash(tree, &trash);
-
-	if (!rc && unlinkat(tree->root.fd, TREE_TRASH, AT_REMOVEDIR))
-		rc = -errno;
-	return rc ? error_sys(err, CPULL_ERR_STORAGE, -rc, "removing a replaced directory") : 0;
+	do
+		rc = fs_remove_tree_telling(at.fd, name, bury, tree, &own);
+	while (rc && tree_give_way(tree, own.sys_errno));
+	if (rc && err)
+		*err = own;
+	return rc;
 }
 
 static int remember_hidden(struct tree *tree, struct tree_place at, const char *name, struct cpull_error *err)

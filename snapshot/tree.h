@@ -19,8 +19,6 @@
 
 #define TREE_ROOT 0u
 #define TREE_NONE UINT32_MAX
-/* The name of the place where removed trees are taken apart. */
-#define TREE_TRASH ".wh..wh.trash"
 
 enum tree_flag {
 	TREE_IMPLICIT = 1 << 0,  /* no entry of its own: attributes come from below, or are the default ones */

@@ -7,7 +7,6 @@
  */
 #include "snapshot/whiteout.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
@@ -15,6 +14,7 @@
 #include <sys/xattr.h>
 
 #include "engine/base/error.h"
+#include "engine/base/fs.h"
 
 #define TRUSTED_OPAQUE "trusted.overlay.opaque"
 #define TRUSTED_WHITEOUT "trusted.overlay.whiteout"
@@ -152,29 +152,23 @@ bool whiteout_is_opaque(int fd)
 int whiteout_sweep_dir(struct tree *tree, uint32_t dir, struct cpull_error *err)
 {
 	int fd = tree_open(tree, dir, O_RDONLY | O_DIRECTORY);
-	DIR *list = fd < 0 ? NULL : fdopendir(fd);
-	struct dirent *e;
+	CLEANUP_DIR DIR *list = fs_list_fd(fd);
+	const char *name;
 	struct stat st;
-	int rc = 0;
 
-	if (!list) {
-		int num = fd < 0 ? -fd : errno;
-
-		if (fd >= 0)
-			close(fd);
-		return error_sys(err, CPULL_ERR_STORAGE, num, "opening an opaque directory");
-	}
-	while (!rc && (e = readdir(list))) {
-		if (e->d_type == DT_DIR || fstatat(fd, e->d_name, &st, AT_SYMLINK_NOFOLLOW) ||
-		    !whiteout_is(fd, e->d_name, &st))
+	if (!list)
+		return error_sys(err, CPULL_ERR_STORAGE, fd < 0 ? -fd : errno, "opening an opaque directory");
+	while ((name = fs_next_name(list))) {
+		if (fstatat(fd, name, &st, AT_SYMLINK_NOFOLLOW) || !whiteout_is(fd, name, &st))
 			continue;
-		if (unlinkat(fd, e->d_name, 0))
-			rc = error_sys(err, CPULL_ERR_STORAGE, errno, "removing a whiteout from an opaque directory");
+		if (unlinkat(fd, name, 0))
+			return error_sys(err, CPULL_ERR_STORAGE, errno, "removing a whiteout from an opaque directory");
 	}
-	closedir(list);
+	if (errno)
+		return error_sys(err, CPULL_ERR_STORAGE, errno, "listing an opaque directory");
 	tree->dirs[dir].flags &= (uint16_t)~TREE_WHITEOUTS;
 	tree->dirs[dir].flags |= TREE_TOUCHED;
-	return rc;
+	return 0;
 }
 
 int whiteout_sweep(struct tree *tree, struct cpull_error *err)

@@ -26,124 +26,172 @@ int fs_open_dir(int dirfd, const char *name)
 
 DIR *fs_list(int dirfd, const char *name)
 {
-	int fd = fs_open_dir(dirfd, name);
+	return fs_list_fd(fs_open_dir(dirfd, name));
+}
+
+DIR *fs_list_fd(int fd)
+{
 	DIR *dir = fd < 0 ? NULL : fdopendir(fd);
 
-	if (!dir && fd >= 0)
+	if (!dir && fd >= 0) {
+		int num = errno;
+
 		close(fd);
+		errno = num;
+	}
 	return dir;
 }
 
-static bool is_dot(const char *name)
+const char *fs_next_name(DIR *dir)
 {
-	return strcmp(name, ".") == 0 || strcmp(name, "..") == 0;
+	const struct dirent *entry;
+
+	do {
+		errno = 0;
+		entry = readdir(dir);
+	} while (entry && (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0));
+	return entry ? entry->d_name : NULL;
 }
 
-/* Moves a directory into `top` under the next number that is free there. */
-static int move_up(int fd, const char *name, int top, unsigned long *serial)
+/* ---- removing a tree ---- */
+
+/* Level by level, with two descriptors and without recursion, whatever the depth: directories that are not empty are moved
+ * up into the top one, under numbers, and emptied there. */
+struct removal {
+	DIR *top;
+	unsigned long serial;
+	fs_gone_fn gone; /* or NULL */
+	void *payload;
+};
+
+static int removal_error(const char *name, int num, struct cpull_error *err)
+{
+	char quoted[NAME_MAX + 1];
+
+	return error_sys(err, CPULL_ERR_STORAGE, num, "removing %s",
+			 error_quote(name, strlen(name), quoted, sizeof(quoted)));
+}
+
+static void tell(const struct removal *r, int dirfd, const char *name)
+{
+	struct stat st;
+
+	if (r->gone && fstatat(dirfd, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISDIR(st.st_mode))
+		r->gone(r->payload, st.st_ino);
+}
+
+/* Moves a directory into the top one under the next number that is free there. */
+static int move_up(struct removal *r, int fd, const char *name, struct cpull_error *err)
 {
 	char number[32];
 
 	do {
-		snprintf(number, sizeof(number), ".%lu", ++*serial);
-		if (renameat(fd, name, top, number) == 0 || errno == ENOENT)
+		snprintf(number, sizeof(number), ".%lu", ++r->serial);
+		if (renameat(fd, name, dirfd(r->top), number) == 0 || errno == ENOENT)
 			return 0; /* gone: another process sweeps the same tree */
 	} while (errno == ENOTEMPTY || errno == EEXIST || errno == ENOTDIR);
-	return -1;
+	return removal_error(name, errno, err);
 }
 
-/* Empties one directory: what cannot be removed at once (a directory with content) is moved into `top` under a
- * number, so that a tree of any depth is taken down level by level with two descriptors and no recursion. */
-static int empty_dir(int top, int fd, bool is_top, unsigned long *serial, struct cpull_error *err)
+static int empty_dir(struct removal *r, DIR *dir, struct cpull_error *err)
 {
-	CLEANUP_DIR DIR *dir = fs_list(fd, ".");
+	const char *name;
+	int fd = dirfd(dir);
 
-	if (!dir)
-		return error_sys(err, CPULL_ERR_STORAGE, errno, "listing a directory that is being removed");
-	for (;;) {
-		errno = 0;
-		const struct dirent *entry = readdir(dir);
-
-		if (!entry)
-			return errno ? error_sys(err, CPULL_ERR_STORAGE, errno, "listing a directory that is being removed")
-				     : 0;
-		if (is_dot(entry->d_name) || unlinkat(fd, entry->d_name, 0) == 0 || errno == ENOENT)
+	while ((name = fs_next_name(dir))) {
+		if (unlinkat(fd, name, 0) == 0 || errno == ENOENT)
 			continue;
 		if (errno != EISDIR && errno != EPERM)
-			return error_sys(err, CPULL_ERR_STORAGE, errno, "removing %s", entry->d_name);
-		if (unlinkat(fd, entry->d_name, AT_REMOVEDIR) == 0 || is_top)
+			return removal_error(name, errno, err);
+		tell(r, fd, name);
+		if (unlinkat(fd, name, AT_REMOVEDIR) == 0 || dir == r->top)
 			continue;
 
-		if (move_up(fd, entry->d_name, top, serial))
-			return error_sys(err, CPULL_ERR_STORAGE, errno, "removing %s", entry->d_name);
-	}
-}
-
-/* Empties every directory that stands directly in `top`. *left counts those that were there. */
-static int empty_children(int top, unsigned long *serial, size_t *left, struct cpull_error *err)
-{
-	CLEANUP_DIR DIR *dir = fs_list(top, ".");
-	const struct dirent *entry;
-
-	if (!dir)
-		return error_sys(err, CPULL_ERR_STORAGE, errno, "listing a directory that is being removed");
-	*left = 0;
-	while ((entry = readdir(dir))) {
-		if (is_dot(entry->d_name))
-			continue;
-
-		CLEANUP_FD int fd = fs_open_dir(top, entry->d_name);
-
-		if (fd < 0)
-			continue; /* the caller's next pass of empty_dir() says why */
-		(*left)++;
-
-		int rc = empty_dir(top, fd, false, serial, err);
+		int rc = move_up(r, fd, name, err);
 
 		if (rc)
 			return rc;
-		unlinkat(top, entry->d_name, AT_REMOVEDIR);
 	}
+	return errno ? error_sys(err, CPULL_ERR_STORAGE, errno, "listing a directory that is being removed") : 0;
+}
+
+/* Empties every directory that stands directly in the top one. *left counts those that were there. */
+static int empty_children(struct removal *r, size_t *left, struct cpull_error *err)
+{
+	const char *name;
+
+	*left = 0;
+	rewinddir(r->top);
+	while ((name = fs_next_name(r->top))) {
+		CLEANUP_DIR DIR *dir = fs_list(dirfd(r->top), name);
+
+		if (!dir && (errno == EMFILE || errno == ENFILE || errno == ENOMEM))
+			return removal_error(name, errno, err);
+		if (!dir)
+			continue; /* removing what has them all says why */
+		(*left)++;
+
+		int rc = empty_dir(r, dir, err);
+
+		if (rc)
+			return rc;
+		unlinkat(dirfd(r->top), name, AT_REMOVEDIR);
+	}
+	return 0;
+}
+
+int fs_remove_tree_telling(int dirfd, const char *name, fs_gone_fn gone, void *payload, struct cpull_error *err)
+{
+	struct removal r = {.gone = gone, .payload = payload};
+	size_t left = 1;
+
+	if (unlinkat(dirfd, name, 0) == 0 || errno == ENOENT)
+		return 0;
+	tell(&r, dirfd, name);
+	if (unlinkat(dirfd, name, AT_REMOVEDIR) == 0)
+		return 0;
+
+	CLEANUP_DIR DIR *top = fs_list(dirfd, name);
+
+	if (!top)
+		return removal_error(name, errno, err);
+	r.top = top;
+	while (left) {
+		rewinddir(top);
+
+		int rc = empty_dir(&r, top, err);
+
+		if (!rc)
+			rc = empty_children(&r, &left, err);
+		if (rc)
+			return rc;
+	}
+	if (unlinkat(dirfd, name, AT_REMOVEDIR) && errno != ENOENT)
+		return removal_error(name, errno, err);
 	return 0;
 }
 
 int fs_remove_tree(int dirfd, const char *name, struct cpull_error *err)
 {
-	if (unlinkat(dirfd, name, 0) == 0 || errno == ENOENT)
-		return 0;
-	if (unlinkat(dirfd, name, AT_REMOVEDIR) == 0)
-		return 0;
-
-	CLEANUP_FD int top = fs_open_dir(dirfd, name);
-	unsigned long serial = 0;
-	size_t left = 1;
-
-	if (top < 0)
-		return error_sys(err, CPULL_ERR_STORAGE, errno, "removing %s", name);
-	while (left) {
-		int rc = empty_dir(top, top, true, &serial, err);
-
-		if (!rc)
-			rc = empty_children(top, &serial, &left, err);
-		if (rc)
-			return rc;
-	}
-	if (unlinkat(dirfd, name, AT_REMOVEDIR) && errno != ENOENT)
-		return error_sys(err, CPULL_ERR_STORAGE, errno, "removing %s", name);
-	return 0;
+	return fs_remove_tree_telling(dirfd, name, NULL, NULL, err);
 }
 
-static int write_all(int fd, const char *data, size_t len)
+/* ---- writing ---- */
+
+int fs_write_all(int fd, const void *data, size_t len, uint64_t offset)
 {
+	const uint8_t *at = data;
+
 	while (len) {
-		ssize_t n = write(fd, data, len);
+		ssize_t n = pwrite(fd, at, len, (off_t)offset);
 
 		if (n < 0 && errno == EINTR)
 			continue;
-		if (n < 0)
-			return -errno;
-		data += n;
+		if (n <= 0)
+			return n ? -errno : -EIO;
+		at += n;
 		len -= (size_t)n;
+		offset += (uint64_t)n;
 	}
 	return 0;
 }
@@ -159,7 +207,7 @@ int fs_replace_file(int dirfd, const char *name, const void *data, size_t len, b
 	if (fd < 0)
 		return error_sys(err, CPULL_ERR_STORAGE, errno, "writing %s", name);
 
-	int num = -write_all(fd, data, len);
+	int num = -fs_write_all(fd, data, len, 0);
 
 	if (!num && sync && fsync(fd))
 		num = errno;

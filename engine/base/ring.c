@@ -17,6 +17,7 @@
 #include <sys/eventfd.h>
 
 #include "engine/base/error.h"
+#include "engine/base/fs.h"
 
 enum slot_state { SLOT_FREE, SLOT_PENDING, SLOT_ABANDONED };
 
@@ -394,18 +395,9 @@ static int wait_uring(struct ring *ring, int timeout_ms, struct ring_event *even
 
 static void write_sync(struct slot *slot, struct ring_event *events, int *n)
 {
-	int res = 0;
+	int rc = fs_write_all(slot->fd, slot->data, slot->left, slot->offset);
 
-	while (slot->left) {
-		ssize_t k = pwrite(slot->fd, slot->data + slot->done, slot->left, (off_t)(slot->offset + slot->done));
-
-		if (k < 0 && errno == EINTR)
-			continue;
-		res = k < 0 ? -errno : (int)k;
-		if (write_done(slot, res))
-			break;
-	}
-	emit(events, n, slot, write_result(slot, res));
+	emit(events, n, slot, rc ? rc : (int)slot->left);
 }
 
 static int run_writes(struct ring *ring, struct ring_event *events, unsigned max)

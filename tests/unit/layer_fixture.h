@@ -393,6 +393,18 @@ __attribute__((unused)) static bool fresh_ext4(const char *at)
 	return true;
 }
 
+/* Makes the directory that `at` (a template for mkdtemp) names, with a fresh tmpfs on it. */
+__attribute__((unused)) static bool begin_at(char *at)
+{
+	return mkdtemp(at) && fresh_tmpfs(at);
+}
+
+__attribute__((unused)) static void end_at(const char *at)
+{
+	if (chdir("/") == 0 && umount2(at, MNT_DETACH) == 0)
+		rmdir(at);
+}
+
 /* From now on the system call fails with errno num. */
 __attribute__((unused)) static bool refuse_syscall(int number, int num)
 {

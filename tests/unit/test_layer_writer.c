@@ -895,9 +895,8 @@ int main(void)
 
 	if (!own_namespace())
 		return 0;
-	if (!mkdtemp(base))
+	if (!begin_at(base))
 		return 1;
-	fresh_tmpfs(base);
 	failed += run_group("layer_writer on tmpfs");
 	if (fresh_ext4(base))
 		failed += run_group("layer_writer on ext4");
@@ -908,7 +907,6 @@ int main(void)
 
 	if (refuse_syscall(SYS_mknodat, EPERM))
 		failed += cmocka_run_group_tests_name("layer_writer without mknod", last, NULL, NULL);
-	if (chdir("/") == 0 && umount2(base, MNT_DETACH) == 0)
-		rmdir(base);
+	end_at(base);
 	return failed;
 }

@@ -471,16 +471,14 @@ int main(void)
 
 	if (!own_namespace())
 		return 0;
-	if (!mkdtemp(base))
+	if (!begin_at(base))
 		return 1;
-	fresh_tmpfs(base);
 	failed += run_group("loose_ends on tmpfs");
 	if (fresh_ext4(base))
 		failed += run_group("loose_ends on ext4");
 	fresh_tmpfs(base);
 	if (refuse_syscall(SYS_openat2, EPERM))
 		failed += run_group("loose_ends without openat2");
-	if (chdir("/") == 0 && umount2(base, MNT_DETACH) == 0)
-		rmdir(base);
+	end_at(base);
 	return failed;
 }

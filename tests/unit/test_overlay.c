@@ -324,15 +324,13 @@ int main(void)
 
 	if (!own_namespace())
 		return 0;
-	if (!mkdtemp(base))
+	if (!begin_at(base))
 		return 1;
-	fresh_tmpfs(base);
 	failed += run_group("overlay", NULL);
 	fresh_tmpfs(base);
 	/* as a kernel before 6.8, and without open_tree */
 	if (refuse_syscall(SYS_fsconfig, EINVAL) && refuse_syscall(SYS_open_tree, ENOSYS))
 		failed += run_group("overlay by mount(2)", base);
-	if (chdir("/") == 0 && umount2(base, MNT_DETACH) == 0)
-		rmdir(base);
+	end_at(base);
 	return failed;
 }

@@ -333,11 +333,9 @@ int main(void)
 
 	if (!own_namespace())
 		return failed;
-	if (!mkdtemp(base))
+	if (!begin_at(base))
 		return 1;
-	fresh_tmpfs(base);
 	failed += cmocka_run_group_tests_name("tree", rooted, NULL, NULL);
-	if (chdir("/") == 0 && umount2(base, MNT_DETACH) == 0)
-		rmdir(base);
+	end_at(base);
 	return failed;
 }
