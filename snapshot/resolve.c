@@ -14,10 +14,10 @@
 #include <string.h>
 #include <sys/syscall.h>
 
+#include "snapshot/path_text.h"
+
 #define STEP_FLAGS (O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)
 #define EAGAIN_TRIES 16
-/* Text that is still to be walked: a link's target and the rest behind it. */
-#define WALK_TEXT_BYTES (2 * LIMIT_PATH_BYTES)
 /* Component steps of one walk. A path and 40 links have at most as many good ones; "a/../a/../…" through deep
  * directories would otherwise buy an attacker hours. */
 #define WALK_STEPS 16384u
@@ -50,10 +50,7 @@ struct walk {
 	int fd;       /* the directory we are in, or -1 when `path` has to be opened first */
 	char path[LIMIT_PATH_BYTES]; /* where that is: no symlink in it */
 	size_t len;
-	char text[2][WALK_TEXT_BYTES]; /* what is left to walk, and room to make the next one */
-	unsigned which;
-	char *rest;
-	unsigned hops;
+	struct path_text todo;
 	unsigned steps;
 };
 
@@ -135,27 +132,11 @@ static void go_up(struct walk *walk)
 	leave(walk, -1);
 }
 
-/* Puts a link's target in front of the rest. */
-static int follow_link(struct walk *walk, const char *target, size_t n)
+static void to_root(struct walk *walk)
 {
-	size_t rest = strlen(walk->rest);
-	char *out = walk->text[!walk->which];
-
-	if (n + 1 + rest >= WALK_TEXT_BYTES)
-		return -ENAMETOOLONG;
-	if (++walk->hops > LIMIT_SYMLINK_HOPS)
-		return -ELOOP;
-	memcpy(out, target, n);
-	out[n] = '/';
-	memcpy(out + n + 1, walk->rest, rest + 1);
-	walk->which = !walk->which;
-	walk->rest = out;
-	if (target[0] == '/') {
-		walk->len = 0;
-		walk->path[0] = 0;
-		leave(walk, -1);
-	}
-	return 0;
+	walk->len = 0;
+	walk->path[0] = 0;
+	leave(walk, -1);
 }
 
 static int step(struct walk *walk, const char *name, resolve_missing_fn missing, void *payload)
@@ -173,34 +154,17 @@ static int step(struct walk *walk, const char *name, resolve_missing_fn missing,
 		return -errno;
 
 	int why = -errno;
-	char target[LIMIT_PATH_BYTES];
-	ssize_t n = readlinkat(dirfd, name, target, sizeof(target));
+	int rc = path_text_follow(&walk->todo, dirfd, name);
 
-	if (n > 0)
-		return (size_t)n == sizeof(target) ? -ENAMETOOLONG : follow_link(walk, target, (size_t)n);
-
-	int rc = missing ? missing(payload, dirfd, name) : why;
-
+	if (rc == 1)
+		to_root(walk);
+	if (rc != -ENOENT && rc != -EINVAL)
+		return MIN(rc, 0);
+	rc = missing ? missing(payload, dirfd, name) : why;
 	if (rc)
 		return rc;
 	fd = openat(dirfd, name, STEP_FLAGS);
 	return fd >= 0 ? go_down(walk, name, fd) : -errno;
-}
-
-/* Takes the next component off the rest into name; false at the end. */
-static int next_component(struct walk *walk, char *name)
-{
-	while (*walk->rest == '/')
-		walk->rest++;
-
-	size_t len = strcspn(walk->rest, "/");
-
-	if (len > LIMIT_NAME_BYTES)
-		return -ENAMETOOLONG;
-	memcpy(name, walk->rest, len);
-	name[len] = 0;
-	walk->rest += len;
-	return len > 0;
 }
 
 static int run(struct walk *walk, resolve_missing_fn missing, void *payload)
@@ -208,12 +172,10 @@ static int run(struct walk *walk, resolve_missing_fn missing, void *payload)
 	char name[LIMIT_NAME_BYTES + 1];
 	int rc;
 
-	while ((rc = next_component(walk, name)) > 0) {
+	while ((rc = path_text_next(&walk->todo, name)) > 0) {
 		rc = step_limit(walk);
 		if (rc)
 			return rc;
-		if (strcmp(name, ".") == 0)
-			continue;
 		if (strcmp(name, "..") == 0) {
 			go_up(walk);
 			continue;
@@ -229,20 +191,18 @@ int resolve_walk(struct resolve_root *root, const char *path, resolve_missing_fn
 {
 	/* on the heap: 20 KB are much for an embedder's thread */
 	CLEANUP_FREE struct walk *walk = malloc(sizeof(*walk));
-	size_t len = strlen(path);
 
 	if (!walk)
 		return -ENOMEM;
 	walk->root = root;
 	walk->fd = -1;
 	walk->path[0] = 0;
-	walk->len = walk->which = walk->hops = walk->steps = 0;
-	walk->rest = walk->text[0];
-	if (len >= WALK_TEXT_BYTES)
-		return -ENAMETOOLONG;
-	memcpy(walk->text[0], path, len + 1);
+	walk->len = walk->steps = 0;
 
-	int rc = run(walk, missing, payload);
+	int rc = path_text_init(&walk->todo, path);
+
+	if (!rc)
+		rc = run(walk, missing, payload);
 
 	if (rc < 0)
 		leave(walk, -1);

@@ -13,10 +13,10 @@
 #include <fcntl.h>
 #include <string.h>
 
+#include "snapshot/path_text.h"
 #include "snapshot/whiteout.h"
 
 #define FIRST_CAP 16u
-#define TEXT_BYTES (2 * LIMIT_PATH_BYTES)
 
 static void layers_add(struct stack_level *level, size_t i)
 {
@@ -207,29 +207,16 @@ int stack_view_find(struct stack_view *view, const char *path, struct stack_node
 
 struct resolving {
 	struct stack_view *view;
-	char text[2][TEXT_BYTES];
-	unsigned which;
-	char *rest;
-	unsigned hops;
+	struct path_text todo;
 };
 
 static int follow_link(struct resolving *r, const struct stack_node *node)
 {
-	char *out = r->text[!r->which];
-	size_t rest = strlen(r->rest);
-	ssize_t n = readlinkat(r->view->fds[node->layer], r->view->path, out, LIMIT_PATH_BYTES);
+	int rc = path_text_follow(&r->todo, r->view->fds[node->layer], r->view->path);
 
-	if (n < 0)
-		return -errno;
-	if ((size_t)n + 1 + rest >= TEXT_BYTES)
-		return -ENAMETOOLONG;
-	if (++r->hops > LIMIT_SYMLINK_HOPS)
-		return -ELOOP;
-	out[n] = '/';
-	memcpy(out + n + 1, r->rest, rest + 1);
-	r->which = !r->which;
-	r->rest = out;
-	if (out[0] == '/')
+	if (rc < 0)
+		return rc;
+	if (rc)
 		r->view->depth = 1;
 	r->view->path[top(r->view)->path_len] = 0;
 	return 0;
@@ -239,7 +226,7 @@ static int follow_link(struct resolving *r, const struct stack_node *node)
 static int append_missing(const struct resolving *r, char *out)
 {
 	size_t len = strlen(r->view->path), least = top(r->view)->path_len;
-	const char *p = r->rest;
+	const char *p = r->todo.rest;
 
 	memcpy(out, r->view->path, len + 1);
 	while (*p) {
@@ -266,14 +253,15 @@ static int append_missing(const struct resolving *r, char *out)
 }
 
 /* One component. 1: the path ends here. */
-static int resolve_step(struct resolving *r, const char *name, size_t len, bool follow, struct stack_node *node)
+static int resolve_step(struct resolving *r, const char *name, bool follow, struct stack_node *node)
 {
 	struct stack_level next;
-	int rc = look(r->view, name, len, node, &next);
+	int rc = look(r->view, name, strlen(name), node, &next);
 
 	if (rc)
 		return rc;
-	bool last = r->rest[strspn(r->rest, "/.")] == 0 && !strstr(r->rest, "..");
+	const char *rest = r->todo.rest;
+	bool last = rest[strspn(rest, "/.")] == 0 && !strstr(rest, "..");
 
 	if (node->layer == r->view->count)
 		return 1;
@@ -286,23 +274,19 @@ static int resolve_step(struct resolving *r, const char *name, size_t len, bool 
 
 static int resolve_run(struct resolving *r, bool follow, char *out, struct stack_node *node)
 {
-	int rc = 0;
+	char name[LIMIT_NAME_BYTES + 1];
 
 	r->view->depth = 1;
 	r->view->path[0] = 0;
-	rc = root_node(r->view, node);
-	while (!rc && *r->rest) {
-		const char *name = r->rest;
-		size_t len = strcspn(name, "/");
 
-		r->rest += len + (name[len] == '/');
-		if (len == 0 || (len == 1 && *name == '.'))
-			continue;
-		if (len == 2 && memcmp(name, "..", 2) == 0) {
+	int rc = root_node(r->view, node);
+
+	while (!rc && (rc = path_text_next(&r->todo, name)) > 0) {
+		rc = 0;
+		if (strcmp(name, "..") == 0)
 			pop(r->view);
-			continue;
-		}
-		rc = resolve_step(r, name, len, follow, node);
+		else
+			rc = resolve_step(r, name, follow, node);
 	}
 	if (rc >= 0)
 		rc = append_missing(r, out);
@@ -313,18 +297,15 @@ static int resolve_run(struct resolving *r, bool follow, char *out, struct stack
 int stack_view_resolve(struct stack_view *view, const char *path, bool follow, char *out, struct stack_node *node)
 {
 	CLEANUP_FREE struct resolving *r = malloc(sizeof(*r));
-	size_t len = strlen(path);
 
 	if (!r)
 		return -ENOMEM;
-	if (len >= TEXT_BYTES)
-		return -ENAMETOOLONG;
 	r->view = view;
-	r->which = r->hops = 0;
-	memcpy(r->text[0], path, len + 1);
-	r->rest = r->text[0];
 
-	int rc = resolve_run(r, follow, out, node);
+	int rc = path_text_init(&r->todo, path);
+
+	if (!rc)
+		rc = resolve_run(r, follow, out, node);
 
 	/* ".." may have led away from what was looked at last */
 	return rc ? rc : stack_view_find(view, out, node);
