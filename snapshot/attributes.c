@@ -200,6 +200,14 @@ int attributes_copy(int from, const struct attributes_file *to, struct attribute
 	return 0;
 }
 
+int attributes_owner_error(uid_t uid, gid_t gid, int num, struct cpull_error *err)
+{
+	if (num == EINVAL)
+		return error_sys(err, CPULL_ERR_PERMISSION, num, "setting the owner to %u:%u, which this user namespace does "
+				 "not have (see /proc/self/uid_map, gid_map)", uid, gid);
+	return error_sys(err, CPULL_ERR_STORAGE, num, "setting the owner to %u:%u", uid, gid);
+}
+
 int attributes_set_stat(int fd, uid_t uid, gid_t gid, mode_t mode, struct timespec mtime, struct cpull_error *err)
 {
 	const struct timespec times[2] = {mtime, mtime};
@@ -211,7 +219,7 @@ int attributes_set_stat(int fd, uid_t uid, gid_t gid, mode_t mode, struct timesp
 	bool chowned = st.st_uid != uid || st.st_gid != gid;
 
 	if (chowned && fchown(fd, uid, gid))
-		return error_sys(err, CPULL_ERR_STORAGE, errno, "setting the owner to %u:%u", uid, gid);
+		return attributes_owner_error(uid, gid, errno, err);
 	/* a change of owner took the set-id bits */
 	if (((st.st_mode & 07777) != mode || (chowned && (mode & 06000))) && fchmod(fd, mode))
 		return error_sys(err, CPULL_ERR_STORAGE, errno, "setting the mode to %04o", mode);

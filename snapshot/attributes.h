@@ -40,6 +40,8 @@ MUST_CHECK int attributes_clear(int fd, struct cpull_error *err);
  * they are O_PATH), with the same exceptions as attributes_set(). */
 MUST_CHECK int attributes_copy(int from, const struct attributes_file *to, struct attributes_notes *notes,
 			       struct cpull_error *err);
+/* What a chown that failed with errno num means. */
+int attributes_owner_error(uid_t uid, gid_t gid, int num, struct cpull_error *err);
 /* Owner, mode and times, in that order, and only where they differ from what fd has. */
 MUST_CHECK int attributes_set_stat(int fd, uid_t uid, gid_t gid, mode_t mode, struct timespec mtime,
 				   struct cpull_error *err);

@@ -215,7 +215,7 @@ static int set_attributes(struct dir_writer *writer, const struct tar_entry *ent
 	bool chown = entry->uid != writer->tree->uid || entry->gid != writer->tree->gid;
 
 	if (chown && fchown(writer->fd, entry->uid, entry->gid))
-		return error_sys(err, CPULL_ERR_STORAGE, errno, "setting the owner to %u:%u", entry->uid, entry->gid);
+		return attributes_owner_error(entry->uid, entry->gid, errno, err);
 	if (mode_differs(writer, entry->mode) && fchmod(writer->fd, entry->mode))
 		return error_sys(err, CPULL_ERR_STORAGE, errno, "setting the mode to %04o", entry->mode);
 
@@ -262,7 +262,7 @@ static int set_owner(struct dir_writer *writer, struct tree_place at, const char
 	if (uid == writer->tree->uid && gid == writer->tree->gid)
 		return 0;
 	if (fchownat(at.fd, name, uid, gid, AT_SYMLINK_NOFOLLOW))
-		return error_sys(err, CPULL_ERR_STORAGE, errno, "setting the owner to %u:%u", uid, gid);
+		return attributes_owner_error(uid, gid, errno, err);
 	return 0;
 }
 
@@ -455,7 +455,7 @@ static int chown_existing(struct tree_place at, const char *name, const struct s
 	ssize_t n = S_ISREG(st->st_mode) ? lgetxattr(path, capability, value, sizeof(value)) : -1;
 
 	if (fchownat(at.fd, name, entry->uid, entry->gid, AT_SYMLINK_NOFOLLOW))
-		return error_sys(err, CPULL_ERR_STORAGE, errno, "setting the owner to %u:%u", entry->uid, entry->gid);
+		return attributes_owner_error(entry->uid, entry->gid, errno, err);
 	if (n > 0 && lsetxattr(path, capability, value, (size_t)n, 0))
 		return error_sys(err, CPULL_ERR_XATTR, errno, "setting %s again", capability);
 	return 0;

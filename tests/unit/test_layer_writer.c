@@ -659,132 +659,6 @@ static void any_cut_gives_the_same(void **state)
 	}
 }
 
-static void no_space_is_said_so(void **state)
-{
-	size_t len = 16u << 20;
-	char *data = calloc(1, len);
-
-	(void)state;
-	for (int i = 0; i < 2; i++) {
-		struct bytes t = {0};
-
-		assert_int_equal(mkdir("small", 0755), i ? -1 : 0);
-		assert_int_equal(mount("tmpfs", "small", "tmpfs", 0, "size=8m"), 0);
-		ADD(&t, .name = "etc/big", .data = data, .len = len);
-		struct outcome out = WRITE_FAILS("small/l", &t, CPULL_ERR_SPACE,
-						 .io = i ? CPULL_IO_URING : CPULL_IO_SYNC);
-
-		assert_int_equal(out.err.sys_errno, ENOSPC);
-		assert_non_null(strstr(out.err.message, "etc/big"));
-		assert_int_equal(umount2("small", 0), 0); /* nothing is open any more */
-	}
-	free(data);
-}
-
-static void few_descriptors_are_enough(void **state)
-{
-	struct bytes t = {0};
-	char name[64];
-	unsigned before = count_fds();
-
-	(void)state;
-	for (int i = 0; i < 200; i++) {
-		snprintf(name, sizeof(name), "d%d/e/f/g%d", i % 20, i);
-		ADD(&t, .name = name, .data = "x");
-	}
-	ADD_DIR(&t, .name = "d3/e");
-	ADD(&t, .name = "d4", .data = "x");
-	WRITE_OK("l", &t, .tie = true);
-	ADD(&t, .name = "a/b/c/d", .data = "x");
-	ADD(&t, .name = "../x");
-	WRITE_FAILS("m", &t, CPULL_ERR_ESCAPE);
-	assert_int_equal(count_fds(), before);
-}
-
-/* Deep and wide, with links across, replaced trees and whiteouts: all that opens directories. */
-static struct bytes many_directories(void)
-{
-	struct bytes t = {0};
-	char name[96], target[96];
-
-	for (int i = 0; i < 40; i++) {
-		snprintf(name, sizeof(name), "a%d/b/c%d/f", i % 10, i);
-		ADD(&t, .name = name, .data = "f");
-		snprintf(target, sizeof(target), "x%d/link", i % 7);
-		ADD_LINK(&t, target, name);
-		snprintf(name, sizeof(name), "a%d/.wh.gone", i % 10);
-		ADD(&t, .name = name);
-	}
-	ADD(&t, .name = "a1/b/.wh..wh..opq");
-	ADD(&t, .name = "a2", .data = "file");
-	ADD_SYMLINK(&t, "s", "a3/b");
-	ADD_LINK(&t, "s/again", "a4/b/c4/f");
-	ADD_LINK(&t, "a5/b", "a5/b/c5/f");
-	return t;
-}
-
-/* Leaves so many to open. */
-static void limit_fds(unsigned spare)
-{
-	int lowest_free = dup(0);
-	struct rlimit limit = {(rlim_t)lowest_free + spare, (rlim_t)lowest_free + spare};
-
-	close(lowest_free);
-	assert_int_equal(setrlimit(RLIMIT_NOFILE, &limit), 0);
-}
-
-/* What one entry takes at the most, whatever was cached: two parents, and a tree that is removed or a file. */
-#define FDS_NEEDED 4u
-
-static void with_spare_descriptors(void **state)
-{
-	unsigned spare = *(unsigned *)*state;
-	struct bytes t = many_directories();
-	struct outcome out = {0};
-	struct log log;
-	struct layer_writer *w;
-	struct layer_writer_options options = {.log = &log};
-
-	assert_int_equal(mkdir("l", 0700), 0);
-	options.dirfd = open("l", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	log_init(&log, count_warning, &out.warnings, CPULL_LOG_DEBUG);
-	tar_end(&t);
-	/* made under the usual limit, so that its cache is larger than what it finds later */
-	assert_int_equal(layer_writer_new(&options, &w, &out.err), 0);
-	limit_fds(spare);
-	out.code = feed_all(w, &t, 65536, &out.err);
-	if (!out.code) {
-		out.code = layer_writer_finish(w, &out.stats, &out.err);
-		if (!out.code)
-			out.code = layer_writer_tie(w, NULL, 0, &out.err);
-		layer_writer_free(w);
-	}
-	bytes_free(&t);
-	close(options.dirfd);
-	log_destroy(&log);
-	if (spare < FDS_NEEDED) {
-		/* too few to work with: said so */
-		assert_int_equal(out.code, CPULL_ERR_STORAGE);
-		assert_int_equal(out.err.sys_errno, EMFILE);
-		return;
-	}
-	if (out.code)
-		print_error("%u: %s\n", spare, out.err.message);
-	assert_int_equal(out.code, 0);
-	assert_true(has_content("l/a5/b", "f") && has_content("l/a3/b/again", "f") && has_content("l/a2", "file"));
-	assert_int_equal(stat_of("l/a4/b/c4/f").st_nlink, 2);
-	assert_true(is_opaque("l/a1/b"));
-}
-
-static void the_cache_gives_way(void **state)
-{
-	(void)state;
-	for (unsigned spare = 0; spare < 12; spare++) {
-		in_child(with_spare_descriptors, &spare);
-		assert_int_equal(system("rm -rf l"), 0);
-	}
-}
-
 static void shared_vectors(void **state)
 {
 	static const struct {
@@ -883,7 +757,7 @@ static int run_group(const char *name)
 		T(sizes_and_holes), T(xattrs), T(last_entry_wins), T(hard_links), T(bad_hard_links),
 		T(many_links_become_copies), T(nothing_gets_out), T(bad_names), T(limits), T(whiteouts),
 		T(opaque_in_any_order), T(whiteouts_are_remembered), T(aufs_leftovers), T(odd_names),
-		T(any_cut_gives_the_same), T(no_space_is_said_so), T(few_descriptors_are_enough), T(the_cache_gives_way), T(shared_vectors),
+		T(any_cut_gives_the_same), T(shared_vectors),
 	};
 
 	return cmocka_run_group_tests_name(name, tests, NULL, NULL);
