@@ -17,8 +17,7 @@ struct pool {
 	size_t chunk_bytes;
 	size_t count;
 	size_t promised; /* sum of the reserved of all open shares */
-	long surplus;    /* chunks beyond all promises that are free to take; below zero while a new share's
-			  * promise is still out as somebody's surplus, which comes back as that one drains */
+	size_t surplus;  /* free chunks beyond those that back a share's grant; none while a promise is not granted */
 	uint8_t *memory;
 	struct chunk *chunks;
 	struct chunk *free; /* most recently used first */
@@ -30,6 +29,7 @@ struct pool_share {
 	struct pool_share *next;
 	pthread_cond_t cond;
 	size_t reserved;
+	size_t granted; /* of the reserved: chunks that are there for this share alone, free or held */
 	size_t max;
 	size_t held;
 	bool hungry; /* somebody found nothing and wants to be woken */
@@ -46,9 +46,10 @@ int pool_new(size_t chunk_bytes, size_t count, struct pool **out, struct cpull_e
 	if (!pool)
 		return error_nomem(err);
 	pool->chunks = calloc(count, sizeof(*pool->chunks));
-	pool->memory = mmap(NULL, chunk_bytes * count, PROT_READ | PROT_WRITE,
-			    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	if (!pool->chunks || pool->memory == MAP_FAILED) {
+	pool->memory = pool->chunks ? mmap(NULL, chunk_bytes * count, PROT_READ | PROT_WRITE,
+					   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
+				    : MAP_FAILED;
+	if (pool->memory == MAP_FAILED) {
 		free(pool->chunks);
 		free(pool);
 		return error_nomem(err);
@@ -56,7 +57,7 @@ int pool_new(size_t chunk_bytes, size_t count, struct pool **out, struct cpull_e
 	pthread_mutex_init(&pool->lock, NULL);
 	pool->chunk_bytes = chunk_bytes;
 	pool->count = count;
-	pool->surplus = (long)count;
+	pool->surplus = count;
 	for (size_t i = count; i-- > 0;) {
 		pool->chunks[i].data = pool->memory + i * chunk_bytes;
 		pool->chunks[i].next = pool->free;
@@ -87,6 +88,35 @@ size_t pool_share_chunk_bytes(const struct pool_share *share)
 	return share->pool->chunk_bytes;
 }
 
+/* Under the lock: lets a waiter of the share look again. */
+static void feed(struct pool_share *share)
+{
+	if (!share->hungry)
+		return;
+	share->hungry = false;
+	pthread_cond_broadcast(&share->cond);
+	if (share->wake)
+		share->wake(share->wake_payload);
+}
+
+/* Under the lock, after surplus came back: promises that could not be granted yet come first, for they are what a young
+ * share needs to move at all; the rest is for whoever wants more than its promise. A share that waits for its grant holds no
+ * more than it was granted, since what is beyond comes from the surplus and there was none. */
+static void hand_out(struct pool *pool)
+{
+	for (struct pool_share *s = pool->shares; s && pool->surplus; s = s->next) {
+		size_t given = MIN(s->reserved - s->granted, pool->surplus);
+
+		pool->surplus -= given;
+		s->granted += given;
+		if (given)
+			feed(s);
+	}
+	for (struct pool_share *s = pool->shares; s && pool->surplus; s = s->next)
+		if (s->held < s->max)
+			feed(s);
+}
+
 int pool_share_open(struct pool *pool, size_t reserved, size_t max, struct pool_share **out)
 {
 	struct pool_share *share = calloc(1, sizeof(*share));
@@ -99,14 +129,20 @@ int pool_share_open(struct pool *pool, size_t reserved, size_t max, struct pool_
 		free(share);
 		return CPULL_ERR_LIMIT;
 	}
-	pool->surplus -= (long)reserved;
 	pool->promised += reserved;
 	share->pool = pool;
 	share->reserved = reserved;
+	share->granted = MIN(reserved, pool->surplus);
+	pool->surplus -= share->granted;
 	share->max = MAX(max, reserved);
 	pthread_cond_init(&share->cond, NULL);
-	share->next = pool->shares;
-	pool->shares = share;
+
+	/* at the end: the eldest is granted its promise first */
+	struct pool_share **at = &pool->shares;
+
+	while (*at)
+		at = &(*at)->next;
+	*at = share;
 	pthread_mutex_unlock(&pool->lock);
 	*out = share;
 	return 0;
@@ -117,15 +153,17 @@ static struct chunk *take(struct pool_share *share)
 {
 	struct pool *pool = share->pool;
 
-	struct chunk *chunk = pool->free;
-
-	if (!chunk || share->held >= share->max)
+	if (share->held >= share->max)
 		return NULL;
-	if (share->held >= share->reserved) {
-		if (pool->surplus <= 0)
+	if (share->held >= share->granted) {
+		if (!pool->surplus)
 			return NULL;
 		pool->surplus--;
 	}
+
+	struct chunk *chunk = pool->free;
+
+	assert(chunk);
 	pool->free = chunk->next;
 	share->held++;
 	chunk->next = NULL;
@@ -175,17 +213,6 @@ void pool_share_set_wake(struct pool_share *share, void (*wake)(void *payload), 
 	pthread_mutex_unlock(&share->pool->lock);
 }
 
-/* Under the lock: lets a waiter of the share look again. */
-static void feed(struct pool_share *share)
-{
-	if (!share->hungry)
-		return;
-	share->hungry = false;
-	pthread_cond_broadcast(&share->cond);
-	if (share->wake)
-		share->wake(share->wake_payload);
-}
-
 void pool_share_cancel(struct pool_share *share)
 {
 	pthread_mutex_lock(&share->pool->lock);
@@ -205,17 +232,9 @@ static void remove_share(struct pool_share *share)
 		at = &(*at)->next;
 	*at = share->next;
 	pool->promised -= share->reserved;
-	pool->surplus += share->reserved;
+	pool->surplus += share->granted;
 	pthread_cond_destroy(&share->cond);
 	free(share);
-}
-
-/* Under the lock: surplus came back, so whoever wanted more than its promise may have it. */
-static void feed_all(struct pool *pool)
-{
-	for (struct pool_share *s = pool->shares; s; s = s->next)
-		if (s->held < s->max)
-			feed(s);
 }
 
 void pool_share_close(struct pool_share *share)
@@ -230,7 +249,7 @@ void pool_share_close(struct pool_share *share)
 	share->wake = NULL;
 	if (share->held == 0) {
 		remove_share(share);
-		feed_all(pool);
+		hand_out(pool);
 	}
 	pthread_mutex_unlock(&pool->lock);
 }
@@ -252,16 +271,16 @@ void chunk_put(struct chunk *chunk)
 	chunk->share = NULL;
 	chunk->next = pool->free;
 	pool->free = chunk;
-	bool was_surplus = share->held > share->reserved;
+	bool was_surplus = share->held > share->granted;
 
 	share->held--;
 	if (was_surplus)
 		pool->surplus++;
 	if (share->closed && share->held == 0) {
 		remove_share(share);
-		feed_all(pool);
+		hand_out(pool);
 	} else if (was_surplus) {
-		feed_all(pool);
+		hand_out(pool);
 	} else {
 		feed(share);
 	}
