@@ -4,8 +4,9 @@
  * Everything here is on the pull's thread; the layers' own threads only nudge it.
  *
  * A layer is started when a job place of the engine is free and nobody else owns its stage. It is committed when it is
- * complete: at once when it stands alone, else in its turn from below. Nothing waits for anything above it, so pulls that wait
- * for each other's layers cannot form a circle.
+ * complete: at once when it stands alone, else in its turn from below, and until then its stage is set aside, so that only
+ * pulls with the same layers below it wait for it. Nothing waits for anything above it, so pulls that wait for each other's
+ * layers cannot form a circle.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -217,6 +218,8 @@ static int commit_complete(struct cpull_pull *pull, size_t *left, struct cpull_e
 
 			if (!loose || *left == 0)
 				rc = commit(pull, i, loose, err);
+			else
+				rc = store_stage_set_aside(pull->engine->store, l->stage, l->diff_id_text, l->parents, err);
 		}
 		if (rc)
 			return wrap_layer(pull, i, err);
@@ -304,7 +307,7 @@ static int start_waiting(struct cpull_pull *pull, bool *blocked, struct cpull_er
 			return 0;
 		}
 
-		int rc = store_stage(pull->engine->store, l->diff_id_text, &l->stage, err);
+		int rc = store_stage(pull->engine->store, l->diff_id_text, l->parents, &l->stage, err);
 
 		if (rc <= 0)
 			engine_job_end(pull->engine);

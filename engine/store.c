@@ -310,12 +310,44 @@ static int is_empty(int fd)
 	return fs_next_name(dir) ? 0 : errno ? -errno : 1;
 }
 
-int store_stage(struct store *store, const char *diff_id, struct stage **out, struct cpull_error *err)
+/* Takes what a dead owner left out of the way: nothing of it is used. */
+static int clear_leftover(struct store *store, const char *name, struct cpull_error *err)
 {
-	char name[STORE_KEY_BYTES], away[64];
+	char away[64];
+
+	if (trash(store, store->staging_fd, name, away))
+		return error_sys(err, CPULL_ERR_STORAGE, errno, "clearing %s/staging/%s", store->path, name);
+	remove_staged(store, away);
+	return 0;
+}
+
+/* Is there an owner that has set the layer aside with these parents? To be asked by the owner of the plain name, without
+ * which nobody can set one aside. 1, 0 or an error. */
+static int is_set_aside(struct store *store, const char *diff_id, const char *parents, struct cpull_error *err)
+{
+	char name[STORE_KEY_BYTES];
+
+	if (!parents)
+		return 0;
+	store_layer_key(diff_id, parents, name);
+
+	CLEANUP_FD int fd = fs_open_dir(store->staging_fd, name);
+
+	if (fd < 0)
+		return errno == ENOENT ? 0
+				       : error_sys(err, CPULL_ERR_STORAGE, errno, "opening %s/staging/%s",
+						   store->path, name);
+	if (flock(fd, LOCK_EX | LOCK_NB))
+		return 1;
+	/* gone from there: committed, dropped or swept */
+	return fs_same_file(fd, store->staging_fd, name) ? clear_leftover(store, name, err) : 0;
+}
+
+/* The owned and empty directory of that name; 1, 0 or an error as store_stage(). */
+static int own_empty(struct store *store, const char *name, int *out, struct cpull_error *err)
+{
 	CLEANUP_FD int fd = -1;
 
-	store_layer_key(diff_id, NULL, name);
 	for (;;) {
 		int rc = own(store, name, &fd, err);
 
@@ -328,14 +360,35 @@ int store_stage(struct store *store, const char *diff_id, struct stage **out, st
 
 		int empty = is_empty(fd);
 
-		if (empty > 0)
-			break;
-		/* a dead owner's leftovers: nothing of them is used */
-		if (empty < 0 || trash(store, store->staging_fd, name, away))
-			return error_sys(err, CPULL_ERR_STORAGE, empty < 0 ? -empty : errno,
-					 "clearing %s/staging/%s", store->path, name);
-		remove_staged(store, away);
+		if (empty < 0)
+			return error_sys(err, CPULL_ERR_STORAGE, -empty, "listing %s/staging/%s", store->path, name);
+		if (empty) {
+			*out = steal_fd(&fd);
+			return 1;
+		}
+		rc = clear_leftover(store, name, err);
+		if (rc)
+			return rc;
 		close(steal_fd(&fd));
+	}
+}
+
+int store_stage(struct store *store, const char *diff_id, const char *parents, struct stage **out,
+		struct cpull_error *err)
+{
+	char name[STORE_KEY_BYTES];
+	CLEANUP_FD int fd = -1;
+
+	store_layer_key(diff_id, NULL, name);
+
+	int rc = own_empty(store, name, &fd, err);
+
+	if (rc <= 0)
+		return rc;
+	rc = is_set_aside(store, diff_id, parents, err);
+	if (rc) {
+		unlinkat(store->staging_fd, name, AT_REMOVEDIR);
+		return rc < 0 ? rc : 0;
 	}
 
 	struct stage *stage = calloc(1, sizeof(*stage));
@@ -346,8 +399,7 @@ int store_stage(struct store *store, const char *diff_id, struct stage **out, st
 	stage->root_fd = -1;
 	snprintf(stage->name, sizeof(stage->name), "%s", name);
 
-	int rc = fs_make_dir(stage->fd, "fs", 0755, err);
-
+	rc = fs_make_dir(stage->fd, "fs", 0755, err);
 	if (!rc && (stage->root_fd = fs_open_dir(stage->fd, "fs")) < 0)
 		rc = error_sys(err, CPULL_ERR_STORAGE, errno, "opening %s/staging/%s/fs", store->path, name);
 	if (rc) {
@@ -356,6 +408,20 @@ int store_stage(struct store *store, const char *diff_id, struct stage **out, st
 	}
 	*out = stage;
 	return 1;
+}
+
+int store_stage_set_aside(struct store *store, struct stage *stage, const char *diff_id, const char *parents,
+			  struct cpull_error *err)
+{
+	char name[STORE_KEY_BYTES];
+
+	store_layer_key(diff_id, parents, name);
+	if (strcmp(name, stage->name) == 0)
+		return 0;
+	if (renameat(store->staging_fd, stage->name, store->staging_fd, name))
+		return error_sys(err, CPULL_ERR_STORAGE, errno, "setting %s/staging/%s aside", store->path, name);
+	memcpy(stage->name, name, sizeof(name));
+	return 0;
 }
 
 static void stage_free(struct stage *stage)

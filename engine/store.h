@@ -8,7 +8,8 @@
  *   STORE/layers/KEY/     fs/ and layer.json; KEY is "sha256-<hex>" of the diff_id, with ".<parents>" behind it when the
  *                         content depends on the layers below. fs/ is flock'ed shared by every pull that counts on it.
  *   STORE/staging/KEY/    what is under way; its directory is flock'ed by the owner, so a dead owner's is known by its
- *                         lock being free. ".trash-*" is on its way out.
+ *                         lock being free. KEY is without parents until the layer is unpacked, and with them while it waits
+ *                         for those below: see store_stage_set_aside(). ".trash-*" is on its way out.
  *   STORE/images/         one record an image, named by the hash of its reference.
  *   STORE/mounts/         one directory a mount: mount.json, and upper/ and work/ of a writable one.
  *
@@ -76,8 +77,16 @@ struct stage {
 	char name[STORE_KEY_BYTES];
 };
 
-/* 1 with *out set; 0 when another owner is at work on it (ask again later); negative: an error. */
-int store_stage(struct store *store, const char *diff_id, struct stage **out, struct cpull_error *err);
+/* 1 with *out set; 0 when another owner is at work on it, or has set it aside with the same parents (ask again later);
+ * negative: an error. */
+int store_stage(struct store *store, const char *diff_id, const char *parents, struct stage **out,
+		struct cpull_error *err);
+/* The layer is unpacked and depends on those below it: from now on the stage keeps only owners of the same parents waiting.
+ * Without this, pulls of two images that have the same layers in another order would wait for each other for ever: each
+ * owns the layer that is the other one's lower. With it, who waits for a stage of some parents waits for an owner that
+ * waits for nothing but stages of fewer parents. */
+MUST_CHECK int store_stage_set_aside(struct store *store, struct stage *stage, const char *diff_id, const char *parents,
+				     struct cpull_error *err);
 /* Makes the stage a layer under `key` and pins it. Takes over the stage, also on failure. */
 MUST_CHECK int store_stage_commit(struct store *store, struct stage *stage, const char *key,
 				  const struct layer_facts *facts, struct layer_ref *out, struct cpull_error *err);

@@ -49,7 +49,7 @@ static void commit_layer(struct store *store, const char *parents, struct layer_
 	struct stage *stage;
 	char key[STORE_KEY_BYTES];
 
-	assert_int_equal(store_stage(store, DIFF_ID, &stage, NULL), 1);
+	assert_int_equal(store_stage(store, DIFF_ID, "p1", &stage, NULL), 1);
 	assert_int_equal(mkdirat(stage->root_fd, "inside", 0755), 0);
 	store_layer_key(DIFF_ID, parents, key);
 	assert_int_equal(store_stage_commit(store, stage, key, &facts, ref, NULL), 0);
@@ -61,14 +61,39 @@ static void stage_has_one_owner(void **state)
 	struct stage *stage, *other;
 
 	(void)state;
-	assert_int_equal(store_stage(store, DIFF_ID, &stage, NULL), 1);
-	assert_int_equal(store_stage(store, DIFF_ID, &other, NULL), 0);
+	assert_int_equal(store_stage(store, DIFF_ID, "p1", &stage, NULL), 1);
+	assert_int_equal(store_stage(store, DIFF_ID, "p1", &other, NULL), 0);
 	/* opening the store again must not sweep what is under way */
 	struct store *again = open_store();
-	assert_int_equal(store_stage(again, DIFF_ID, &other, NULL), 0);
+	assert_int_equal(store_stage(again, DIFF_ID, "p1", &other, NULL), 0);
 	assert_true(fs_same_file(stage->fd, store->staging_fd, stage->name));
 	store_stage_drop(store, stage);
-	assert_int_equal(store_stage(again, DIFF_ID, &other, NULL), 1);
+	assert_int_equal(store_stage(again, DIFF_ID, "p1", &other, NULL), 1);
+	store_stage_drop(again, other);
+	store_close(again);
+	store_close(store);
+}
+
+/* A finished layer that waits for those below it is in nobody's way who has others below it. */
+static void stage_set_aside_keeps_only_its_own_kind_waiting(void **state)
+{
+	struct store *store = open_store(), *again = open_store();
+	struct stage *stage, *other;
+
+	(void)state;
+	assert_int_equal(store_stage(store, DIFF_ID, "p1", &stage, NULL), 1);
+	assert_int_equal(store_stage_set_aside(store, stage, DIFF_ID, "p1", NULL), 0);
+	assert_int_equal(store_stage_set_aside(store, stage, DIFF_ID, "p1", NULL), 0);
+	assert_int_equal(store_stage(again, DIFF_ID, "p1", &other, NULL), 0);
+	assert_int_equal(store_stage(again, DIFF_ID, "p2", &other, NULL), 1);
+	assert_int_equal(store_stage_set_aside(again, other, DIFF_ID, "p2", NULL), 0);
+	store_stage_drop(again, other);
+	store_stage_drop(store, stage);
+	/* a dead owner's is no one's */
+	assert_int_equal(mkdirat(store->staging_fd, "sha256-00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff.p1",
+				 0700), 0);
+	assert_int_equal(store_stage(again, DIFF_ID, "p1", &other, NULL), 1);
+	assert_int_equal(store_stage_set_aside(again, other, DIFF_ID, "p1", NULL), 0);
 	store_stage_drop(again, other);
 	store_close(again);
 	store_close(store);
@@ -232,6 +257,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(stage_has_one_owner),
+		cmocka_unit_test(stage_set_aside_keeps_only_its_own_kind_waiting),
 		cmocka_unit_test(dead_owner_is_swept),
 		cmocka_unit_test(committed_layer_is_found_and_pinned),
 		cmocka_unit_test(layer_of_other_parents_is_another),
