@@ -16,7 +16,7 @@
 #include <time.h>
 
 #include "engine/base/error.h"
-#include "engine/base/json.h"
+#include "fetch/error_body.h"
 #include "fetch/retry.h"
 
 static void attempt(struct exchange *x);
@@ -93,80 +93,89 @@ static void fail(struct exchange *x, int code, int status, const char *why)
 	finish(x);
 }
 
-/* Starts over after a while, or gives up with this. retry_after is "" or the answer's field. */
-static void fail_or_retry(struct exchange *x, const struct cpull_error *why, const char *retry_after)
+/* A failure that may pass. */
+struct setback {
+	struct cpull_error why;
+	enum retry_patience patience;
+	const char *retry_after; /* the answer's field, or "" */
+	const char *asker;       /* URL of the host that asks for it */
+};
+
+/* Starts over after a while, or gives up. */
+static void fail_or_retry(struct exchange *x, const struct setback *s)
 {
 	struct endpoint *e = x->endpoint;
-	uint32_t delay_ms, base_ms = why->http_status == 429 ? RETRY_DELAY_THROTTLED_MS : RETRY_DELAY_FIRST_MS;
+	bool brief = s->patience == RETRY_BRIEFLY;
+	uint32_t delay_ms, base_ms = s->why.http_status == 429 ? RETRY_DELAY_THROTTLED_MS
+				     : brief			? RETRY_DELAY_BRIEF_MS
+								: RETRY_DELAY_FIRST_MS;
 
 	if (x->attempt_bytes) {
 		x->failures = 0;
 		base_ms = MIN(base_ms, RETRY_DELAY_PROGRESS_MS);
 	}
 	x->attempt_bytes = 0;
-	if (++x->failures >= e->retries) {
+	if (++x->failures >= (brief ? MIN(e->retries, RETRY_BRIEF_ATTEMPTS) : e->retries)) {
 		char text[CPULL_MESSAGE_BYTES];
 
-		if (snprintf(text, sizeof(text), "%s (given up after %u attempts)", why->message, x->failures) < 0)
+		if (snprintf(text, sizeof(text), "%s (given up after %u attempts)", s->why.message, x->failures) < 0)
 			text[0] = 0;
-		fail(x, why->code, why->http_status, text);
+		fail(x, s->why.code, s->why.http_status, text);
 		return;
 	}
-	if (retry_after_parse(retry_after, time(NULL), &delay_ms)) {
-		delay_ms += next_random(x) % 250;
+	if (retry_after_parse(s->retry_after, time(NULL), &delay_ms)) {
+		delay_ms += next_random(x) % RETRY_SPREAD_MS;
 		/* told to one, meant for all */
-		e->not_before_ms = MAX(e->not_before_ms, now_ms() + delay_ms);
+		hosts_hold(transfers_hosts(e->transfers), s->asker, now_ms() + delay_ms);
 	} else {
 		delay_ms = retry_delay_ms(x->failures, base_ms, next_random(x));
 	}
 	log_debug(e->log, "%s of %s/%s: %s; again from byte %" PRIu64 " in %u ms", x->what, e->domain, e->path,
-		  why->message, received(x), delay_ms);
+		  s->why.message, received(x), delay_ms);
 	loop_timer_set(loop_of(x), &x->again, now_ms() + delay_ms);
 }
 
 static void retry_reply(struct exchange *x, int code, const struct transfer_reply *reply, const char *why)
 {
-	struct cpull_error err;
+	struct setback s = {
+		.patience = reply->code ? reply->retry : RETRY_LONG,
+		.retry_after = reply->retry_after,
+		.asker = x->place,
+	};
 
-	error_set(&err, code, "%s", why);
-	err.http_status = reply->status;
-	fail_or_retry(x, &err, reply->retry_after);
+	error_set(&s.why, code, "%s", why);
+	s.why.http_status = reply->status;
+	fail_or_retry(x, &s);
 }
 
-/* ---- what the registry says of itself ---- */
-
-/* The first error of {"errors":[{"code","message"}]}, or the beginning of a short text; "" for pages and nothing. */
-static void error_text(const struct exchange *x, char *out, size_t room)
+/* No whole answer came. */
+static void no_answer(struct exchange *x, const struct transfer_reply *reply)
 {
-	CLEANUP_JSON json_t *root = NULL;
-	const struct bytes *body = &x->error_body;
-	char quoted[300];
-
-	*out = 0;
-	if (!body->len || memchr(body->data, '<', MIN(body->len, (size_t)16)))
-		return;
-	if (json_parse(body->data, body->len, CPULL_ERR_REGISTRY, "", &root, NULL)) {
-		error_quote(body->data, strcspn(body->data, "\r\n"), quoted, 160);
-		if (*quoted && *quoted != '{')
-			snprintf(out, room, ": %s", quoted);
-		return;
-	}
-
-	const json_t *first = json_array_get(json_object_get(root, "errors"), 0);
-	const char *message = json_string_at(first, "message"), *code = json_string_at(first, "code");
-
-	if (!message || !*message)
-		message = code;
-	if (message && *message)
-		snprintf(out, room, ": %s", error_quote(message, strlen(message), quoted, sizeof(quoted)));
+	if (reply->retry)
+		retry_reply(x, reply->code, reply, reply->why);
+	else
+		fail(x, reply->code, reply->status, reply->why);
 }
+
+/* True when the host asked to be left alone, whoever it was that it told so: then again later, and not all at once. */
+static bool held_back(struct exchange *x, const char *url)
+{
+	uint64_t until = hosts_held_until(transfers_hosts(x->endpoint->transfers), url);
+
+	if (until <= now_ms())
+		return false;
+	loop_timer_set(loop_of(x), &x->again, until + next_random(x) % RETRY_SPREAD_MS);
+	return true;
+}
+
+/* ---- refusals ---- */
 
 static void refused(struct exchange *x, int status)
 {
 	const struct endpoint *e = x->endpoint;
 	char said[320], user[80], why[CPULL_MESSAGE_BYTES];
 
-	error_text(x, said, sizeof(said));
+	error_body_text(&x->error_body, said, sizeof(said));
 	if (foreign(x)) {
 		snprintf(why, sizeof(why), "the server refused it (%d)%s; no credentials are ever sent there", status, said);
 	} else if (!credentials_known(&e->creds)) {
@@ -203,7 +212,6 @@ static struct token_key token_key_of(const struct exchange *x, char *own_scope, 
 static void on_token(void *payload, const struct token_failure *failure)
 {
 	struct exchange *x = payload;
-	struct cpull_error err;
 
 	if (!failure) {
 		x->token_own = x->own_next;
@@ -211,10 +219,16 @@ static void on_token(void *payload, const struct token_failure *failure)
 		attempt(x);
 		return;
 	}
-	error_set(&err, failure->code, "%s", failure->why);
-	err.http_status = failure->status;
 	if (failure->retry) {
-		fail_or_retry(x, &err, failure->retry_after);
+		struct setback s = {
+			.patience = failure->retry,
+			.retry_after = failure->retry_after,
+			.asker = x->endpoint->challenge.realm,
+		};
+
+		error_set(&s.why, failure->code, "%s", failure->why);
+		s.why.http_status = failure->status;
+		fail_or_retry(x, &s);
 		return;
 	}
 	if (failure->code == CPULL_ERR_AUTH && (failure->status == 401 || failure->status == 403)) {
@@ -253,6 +267,8 @@ static bool authorize(struct exchange *x)
 		struct token_key key = token_key_of(x, own_scope, sizeof(own_scope));
 		const char *token = x->own_next ? NULL : token_cached(e->tokens, &key);
 
+		if (!token && held_back(x, key.scope.realm))
+			return false;
 		if (!token) {
 			struct token_transport transport = {
 				.transfers = e->transfers,
@@ -510,7 +526,7 @@ static void next_place(struct exchange *x, int status)
 		attempt(x);
 		return;
 	}
-	error_text(x, said, sizeof(said));
+	error_body_text(&x->error_body, said, sizeof(said));
 	snprintf(why, sizeof(why), "not found (%d)%s", status, said);
 	fail(x, CPULL_ERR_NOT_FOUND, status, why);
 }
@@ -529,7 +545,7 @@ static void judge_status(struct exchange *x, const struct transfer_reply *reply)
 	int status = reply->status;
 	char said[320], why[400];
 
-	error_text(x, said, sizeof(said));
+	error_body_text(&x->error_body, said, sizeof(said));
 	snprintf(why, sizeof(why), "%s answered %d%s", reply->elsewhere ? "the host it was redirected to" : "the registry",
 		 status, said);
 	/* the image's own URLs are no registry and get no answer to a challenge */
@@ -558,8 +574,8 @@ static void judge_ping(struct exchange *x, const struct transfer_reply *reply)
 {
 	x->pinging = false;
 	if (reply->code && !reply->stopped) {
-		retry_reply(x, reply->code, reply, reply->why);
 		x->pinged = false;
+		no_answer(x, reply);
 	} else if (reply->status == 401 && reply->challenge_count && !reply->elsewhere) {
 		answer_challenge(x, reply);
 	} else {
@@ -575,18 +591,14 @@ static void on_done(void *payload, const struct transfer_reply *reply)
 	if (x->pinging) {
 		judge_ping(x, reply);
 	} else if (x->refusal.code) {
-		x->refusal.http_status = reply->status;
 		if (x->refusal_retry)
-			fail_or_retry(x, &x->refusal, "");
+			retry_reply(x, x->refusal.code, &(struct transfer_reply){.status = reply->status}, x->refusal.message);
 		else
 			fail(x, x->refusal.code, reply->status, x->refusal.message);
 	} else if (complete(x) && x->accepted) {
 		finish(x); /* also when the connection broke right behind the last byte */
 	} else if (reply->code && !reply->stopped) {
-		if (reply->retry)
-			retry_reply(x, reply->code, reply, reply->why);
-		else
-			fail(x, reply->code, reply->status, reply->why);
+		no_answer(x, reply);
 	} else if (reply->status == 200 || (reply->status == 206 && x->sized)) {
 		if (!x->accepted && accept_content(x, reply) == TRANSFER_STOP)
 			retry_reply(x, x->refusal.code, reply, x->refusal.message);
@@ -637,13 +649,8 @@ static void send_request(struct exchange *x)
 
 static void attempt(struct exchange *x)
 {
-	struct endpoint *e = x->endpoint;
-	uint64_t now = now_ms();
-
-	if (e->not_before_ms > now && !foreign(x)) {
-		loop_timer_set(loop_of(x), &x->again, e->not_before_ms);
+	if (held_back(x, x->place))
 		return;
-	}
 	begin_attempt(x);
 	if (authorize(x))
 		send_request(x);

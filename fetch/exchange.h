@@ -40,7 +40,6 @@ struct endpoint {
 	struct exchange *exchanges;
 	enum auth_scheme scheme; /* what the registry wanted the last time */
 	struct challenge challenge;
-	uint64_t not_before_ms;  /* the registry asked everybody to wait */
 	struct token_fetch *fetches;
 };
 

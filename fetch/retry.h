@@ -13,7 +13,17 @@
 #define RETRY_DELAY_FIRST_MS 500u
 #define RETRY_DELAY_PROGRESS_MS 100u /* the connection broke, but had brought something */
 #define RETRY_DELAY_THROTTLED_MS 2000u /* 429 without a Retry-After */
+#define RETRY_DELAY_BRIEF_MS 250u
 #define RETRY_DELAY_MAX_MS 60000u
+#define RETRY_SPREAD_MS 250u /* those that were told to wait come back one after the other */
+#define RETRY_BRIEF_ATTEMPTS 3u
+
+/* What a failure leaves to hope for. */
+enum retry_patience {
+	RETRY_NEVER,
+	RETRY_BRIEFLY, /* nobody there, as far as one can tell: RETRY_BRIEF_ATTEMPTS */
+	RETRY_LONG,    /* it was there, and may be again soon */
+};
 
 /* Delta seconds or an HTTP date (RFC 9110, 10.2.3) against `now`, capped at RETRY_DELAY_MAX_MS. False for
  * what is neither, and for a date that is not ahead: then one's own delay counts. */

@@ -223,7 +223,7 @@ static void describe_failure(const struct token_fetch *fetch, const struct trans
 		snprintf(out->why, sizeof(out->why), "asking for a token: %s", reply->why);
 	} else if (reply->status == 429 || reply->status >= 500) {
 		out->code = CPULL_ERR_REGISTRY;
-		out->retry = true;
+		out->retry = RETRY_LONG;
 		memcpy(out->retry_after, reply->retry_after, sizeof(out->retry_after));
 		snprintf(out->why, sizeof(out->why), "the token server answered %d", reply->status);
 	} else if (reply->status == 401 || reply->status == 403) {

@@ -34,7 +34,7 @@ struct token_key {
 struct token_failure {
 	int code; /* CPULL_ERR_* */
 	int status;
-	bool retry;
+	enum retry_patience retry;
 	char retry_after[64];
 	char why[CPULL_MESSAGE_BYTES];
 };

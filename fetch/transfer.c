@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * libcurl's multi-socket interface on the fetch thread's loop: the only file that knows libcurl. exchange.c and
+ * libcurl's multi-socket interface on the fetch thread's loop; failure.c apart, the only file that knows libcurl. exchange.c and
  * token.c start transfers here and are called back here, all on the loop's thread. It owns the multi handle, its
  * connections and the easy handles.
  *
@@ -17,7 +17,6 @@
 
 #include <curl/curl.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
 #include <string.h>
@@ -26,12 +25,14 @@
 
 #include "config.h"
 #include "engine/base/error.h"
+#include "fetch/failure.h"
 
 struct transfers {
 	struct loop *loop;
 	CURLM *multi;
 	struct loop_timer timer;
 	struct log *log;
+	struct hosts hosts;
 };
 
 struct transfer {
@@ -75,130 +76,34 @@ static int curl_once(struct cpull_error *err)
 
 /* ---- how a transfer ended ---- */
 
-static const struct {
-	CURLcode rc;
-	int code;
-	bool retry;
-	const char *hint;
-} ends[] = {
-	{CURLE_COULDNT_RESOLVE_HOST, CPULL_ERR_NETWORK, true, ""},
-	{CURLE_COULDNT_RESOLVE_PROXY, CPULL_ERR_NETWORK, true, ""},
-	{CURLE_COULDNT_CONNECT, CPULL_ERR_NETWORK, true, ""},
-	{CURLE_OPERATION_TIMEDOUT, CPULL_ERR_NETWORK, true, ""},
-	{CURLE_PARTIAL_FILE, CPULL_ERR_NETWORK, true, ""},
-	{CURLE_RECV_ERROR, CPULL_ERR_NETWORK, true, ""},
-	{CURLE_SEND_ERROR, CPULL_ERR_NETWORK, true, ""},
-	{CURLE_GOT_NOTHING, CPULL_ERR_NETWORK, true, ""},
-	{CURLE_SSL_CONNECT_ERROR, CPULL_ERR_NETWORK, true, ""},
-	{CURLE_HTTP2, CPULL_ERR_NETWORK, true, ""},
-	{CURLE_HTTP2_STREAM, CPULL_ERR_NETWORK, true, ""},
-	{CURLE_PEER_FAILED_VERIFICATION, CPULL_ERR_NETWORK, false,
-	 "; the certificate is not accepted: give its CA with --cert-dir, or accept any with --tls-verify=false"},
-	{CURLE_SSL_CACERT_BADFILE, CPULL_ERR_NETWORK, false,
-	 "; the roots of --cert-dir or of the system cannot be loaded"},
-	{CURLE_SSL_CERTPROBLEM, CPULL_ERR_NETWORK, false, "; the client certificate or key cannot be used"},
-	{CURLE_LOGIN_DENIED, CPULL_ERR_REGISTRY, false, "; an URL with a user name in it is not followed"},
-	{CURLE_TOO_MANY_REDIRECTS, CPULL_ERR_REGISTRY, false, ""},
-	{CURLE_OUT_OF_MEMORY, CPULL_ERR_NOMEM, false, ""},
-};
-
-static void set_why(struct transfer_reply *reply, const char *text, const char *hint)
+static const char *effective_url(struct transfer *t)
 {
-	char quoted[300];
+	const char *url = NULL;
 
-	error_quote(text, strlen(text), quoted, sizeof(quoted));
-	snprintf(reply->why, sizeof(reply->why), "%s%s", quoted, hint);
+	curl_easy_getinfo(t->easy, CURLINFO_EFFECTIVE_URL, &url);
+	return url ? url : "";
 }
 
-static void set_end(struct transfer_reply *reply, int code, bool retry, const char *why)
+static void set_end(struct transfer_reply *reply, int code, enum retry_patience retry, const char *why)
 {
 	reply->code = code;
 	reply->retry = retry;
-	set_why(reply, why, "");
-}
-
-/* OpenSSL's ways of saying that the bytes it got are no TLS. */
-static bool peer_speaks_no_tls(const char *text)
-{
-	return strstr(text, "wrong version number") || strstr(text, "packet length too long") ||
-	       strstr(text, "http request") || strstr(text, "unknown protocol");
-}
-
-/* In TLS 1.3 a server that misses the client's certificate says so after the handshake, as a read error. */
-static bool peer_wants_certificate(const char *text)
-{
-	return strstr(text, "certificate required") || strstr(text, "alert bad certificate") ||
-	       strstr(text, "alert unknown ca");
-}
-
-/* EMFILE or ENFILE when no more descriptors can be had, else 0. Looking up a name takes two at once. */
-static int descriptors_errno(void)
-{
-	int pair[2];
-
-	if (pipe2(pair, O_CLOEXEC))
-		return errno == EMFILE || errno == ENFILE ? errno : 0;
-	close(pair[0]);
-	close(pair[1]);
-	return 0;
-}
-
-static const char *no_descriptors(int num)
-{
-	return num == EMFILE ? "no file descriptors left; raise RLIMIT_NOFILE or lower --jobs"
-			     : "no file descriptors left in the whole system (fs.file-max)";
-}
-
-/* libcurl says neither of a resolver nor of a file that this is what they failed of. */
-static bool describe_descriptors(struct transfer *t, CURLcode rc)
-{
-	int num = 0;
-
-	if (rc == CURLE_COULDNT_CONNECT && (t->socket_errno == EMFILE || t->socket_errno == ENFILE))
-		num = t->socket_errno;
-	else if (rc == CURLE_COULDNT_RESOLVE_HOST || rc == CURLE_COULDNT_RESOLVE_PROXY || rc == CURLE_SSL_CACERT_BADFILE ||
-		 rc == CURLE_SSL_CERTPROBLEM)
-		num = descriptors_errno();
-	if (num)
-		set_end(&t->reply, CPULL_ERR_STORAGE, false, no_descriptors(num));
-	return num;
+	failure_text(why, "", reply->why, sizeof(reply->why));
 }
 
 static void describe_curl(struct transfer *t, CURLcode rc)
 {
-	const char *text = *t->why ? t->why : curl_easy_strerror(rc);
-	struct transfer_reply *reply = &t->reply;
+	struct failure failure = {
+		.rc = rc,
+		.text = *t->why ? t->why : curl_easy_strerror(rc),
+		.socket_errno = t->socket_errno,
+		.connected = t->connected,
+		.https = t->https,
+		.answered = hosts_answered(&t->transfers->hosts, effective_url(t)),
+	};
 
-	if (describe_descriptors(t, rc))
-		return;
-	if (rc == CURLE_SSL_CONNECT_ERROR && peer_speaks_no_tls(text)) {
-		reply->code = CPULL_ERR_NETWORK;
-		set_why(reply, text, "; the server does not speak TLS: for a registry on plain HTTP use --plain-http");
-		return;
-	}
-	if (peer_wants_certificate(text)) {
-		reply->code = CPULL_ERR_NETWORK;
-		set_why(reply, text, "; the server wants a client certificate that it knows: X.cert and X.key in --cert-dir");
-		return;
-	}
-	if (rc == CURLE_UNSUPPORTED_PROTOCOL && strstr(text, "HTTP/0.9")) {
-		reply->code = CPULL_ERR_NETWORK;
-		set_why(reply, "the answer is not HTTP", t->https ? "" : "; the server may want HTTPS (no --plain-http)");
-		return;
-	}
-	if (rc == CURLE_UNSUPPORTED_PROTOCOL) {
-		reply->code = CPULL_ERR_REGISTRY;
-		set_why(reply, text, "; redirects lead to HTTPS only, or with --plain-http also to HTTP");
-		return;
-	}
-	for (size_t i = 0; i < ARRAY_LEN(ends); i++)
-		if (ends[i].rc == rc) {
-			reply->code = ends[i].code;
-			reply->retry = ends[i].retry;
-			set_why(reply, text, ends[i].hint);
-			return;
-		}
-	set_end(reply, CPULL_ERR_NETWORK, false, text);
+	curl_easy_getinfo(t->easy, CURLINFO_HTTP_CONNECTCODE, &failure.proxy_status);
+	t->reply.code = failure_describe(&failure, &t->reply.retry, t->reply.why, sizeof(t->reply.why));
 }
 
 static void describe_end(struct transfer *t, CURLcode rc)
@@ -209,9 +114,9 @@ static void describe_end(struct transfer *t, CURLcode rc)
 		return;
 	/* before 8.6 libcurl reports a header line beyond its own maximum as a lack of memory */
 	if (t->headers_too_long || (rc == CURLE_OUT_OF_MEMORY && t->connected && !t->in_body))
-		set_end(reply, CPULL_ERR_LIMIT, false, "the answer's header is too long");
+		set_end(reply, CPULL_ERR_LIMIT, RETRY_NEVER, "the answer's header is too long");
 	else if (t->downgraded)
-		set_end(reply, CPULL_ERR_REGISTRY, false, "a redirect leads from HTTPS to plain HTTP");
+		set_end(reply, CPULL_ERR_REGISTRY, RETRY_NEVER, "a redirect leads from HTTPS to plain HTTP");
 	else
 		describe_curl(t, rc);
 }
@@ -329,15 +234,13 @@ static void refresh_reply(struct transfer *t)
 {
 	long status = 0, redirects = 0;
 	curl_off_t length = -1;
-	const char *url = NULL;
 
 	curl_easy_getinfo(t->easy, CURLINFO_RESPONSE_CODE, &status);
 	curl_easy_getinfo(t->easy, CURLINFO_REDIRECT_COUNT, &redirects);
 	curl_easy_getinfo(t->easy, CURLINFO_CONTENT_LENGTH_DOWNLOAD_T, &length);
-	curl_easy_getinfo(t->easy, CURLINFO_EFFECTIVE_URL, &url);
 	t->reply.status = (int)status;
 	t->reply.length = length;
-	t->reply.elsewhere = redirects > 0 && !(url && same_origin(url, t->url));
+	t->reply.elsewhere = redirects > 0 && !same_origin(effective_url(t), t->url);
 }
 
 static size_t on_body(char *data, size_t one, size_t len, void *payload)
@@ -431,7 +334,7 @@ static void on_silence(void *payload)
 	char why[64];
 
 	snprintf(why, sizeof(why), "no bytes for %u ms", t->request.stall_timeout_ms);
-	set_end(&t->reply, CPULL_ERR_STALLED, true, why);
+	set_end(&t->reply, CPULL_ERR_STALLED, RETRY_LONG, why);
 	transfer_end(t, CURLE_OPERATION_TIMEDOUT);
 }
 
@@ -534,15 +437,14 @@ static curl_socket_t on_open_socket(void *payload, curlsocktype purpose, struct 
 static int on_connected(void *payload, char *remote_ip, char *local_ip, int remote_port, int local_port)
 {
 	struct transfer *t = payload;
-	const char *url = NULL;
+	const char *url = effective_url(t);
 
 	(void)remote_ip;
 	(void)local_ip;
 	(void)remote_port;
 	(void)local_port;
-	curl_easy_getinfo(t->easy, CURLINFO_EFFECTIVE_URL, &url);
 
-	bool https = url && !strncasecmp(url, "https:", 6);
+	bool https = !strncasecmp(url, "https:", 6);
 
 	if (t->https && !https) {
 		t->downgraded = true;
@@ -551,6 +453,7 @@ static int on_connected(void *payload, char *remote_ip, char *local_ip, int remo
 	t->https = https;
 	t->connected = true;
 	t->last_ms = now_ms();
+	hosts_set_answered(&t->transfers->hosts, url);
 	return CURL_PREREQFUNC_OK;
 }
 
@@ -579,11 +482,11 @@ int transfers_new(enum cpull_io io, struct log *log, struct transfers **out, str
 	curl_multi_setopt(ts->multi, CURLMOPT_MAX_TOTAL_CONNECTIONS, TRANSFER_CONNECTIONS);
 	rc = loop_new(io, &ts->loop, err);
 	if (rc) {
-		int num = descriptors_errno();
+		const char *why = failure_no_descriptors();
 
 		curl_multi_cleanup(ts->multi);
 		free(ts);
-		return num ? error_set(err, CPULL_ERR_STORAGE, "%s", no_descriptors(num)) : rc;
+		return why ? error_set(err, CPULL_ERR_STORAGE, "%s", why) : rc;
 	}
 	*out = ts;
 	return 0;
@@ -603,6 +506,11 @@ void transfers_free(struct transfers *ts)
 struct loop *transfers_loop(struct transfers *ts)
 {
 	return ts->loop;
+}
+
+struct hosts *transfers_hosts(struct transfers *ts)
+{
+	return &ts->hosts;
 }
 
 const char *transfer_system_roots(void)

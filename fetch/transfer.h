@@ -9,7 +9,9 @@
 
 #include "engine/base/limits.h"
 #include "engine/base/log.h"
+#include "fetch/hosts.h"
 #include "fetch/loop.h"
+#include "fetch/retry.h"
 
 /* What a zero in struct source_options stands for. */
 #define TRANSFER_CONNECT_TIMEOUT_MS 30000u
@@ -35,7 +37,7 @@ struct transfer_tls {
 
 struct transfer_reply {
 	int code;           /* 0: the whole answer came, whatever its status; CPULL_ERR_NETWORK, _STALLED, _LIMIT … */
-	bool retry;         /* code is set, and another try may help */
+	enum retry_patience retry; /* with `code` */
 	bool stopped;       /* body() said TRANSFER_STOP */
 	bool elsewhere;     /* a redirect led to another host, port or scheme, whose answer this is */
 	int status;         /* HTTP status, 0 when there was none */
@@ -77,6 +79,7 @@ MUST_CHECK int transfers_new(enum cpull_io io, struct log *log, struct transfers
 /* Joins the thread; every transfer must have ended. NULL is fine. */
 void transfers_free(struct transfers *transfers);
 struct loop *transfers_loop(struct transfers *transfers);
+struct hosts *transfers_hosts(struct transfers *transfers);
 /* The file with the system's root certificates, or NULL when libcurl was built without one. Any thread. */
 const char *transfer_system_roots(void);
 

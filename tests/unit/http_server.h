@@ -255,22 +255,29 @@ static inline void *server_accept(void *payload)
 	}
 }
 
-/* Zero, or the test cannot go on. */
-static inline int server_start(struct server *server, server_fn fn, void *payload)
+/* Zero, or the test cannot go on. Port 0: any that is free. */
+static inline int server_start_at(struct server *server, server_fn fn, void *payload, uint16_t port)
 {
-	struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	struct sockaddr_in address = {
+		.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK), .sin_port = htons(port)};
 	socklen_t len = sizeof(address);
+	int on = 1;
 
 	memset(server, 0, sizeof(*server));
 	server->fn = fn;
 	server->payload = payload;
 	pthread_mutex_init(&server->lock, NULL);
 	server->listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	if (server->listener < 0 || bind(server->listener, (struct sockaddr *)&address, len) ||
+	if (server->listener < 0 || setsockopt(server->listener, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) || bind(server->listener, (struct sockaddr *)&address, len) ||
 	    listen(server->listener, 64) || getsockname(server->listener, (struct sockaddr *)&address, &len))
 		return -1;
 	server->port = ntohs(address.sin_port);
 	return pthread_create(&server->thread, NULL, server_accept, server);
+}
+
+static inline int server_start(struct server *server, server_fn fn, void *payload)
+{
+	return server_start_at(server, fn, payload, 0);
 }
 
 static inline void server_stop(struct server *server)

@@ -12,6 +12,7 @@
 
 #include "engine/base/json.h"
 #include "engine/base/limits.h"
+#include "fetch/retry.h"
 #include "fetch/source.h"
 #include "tests/unit/http_server.h"
 
@@ -655,6 +656,162 @@ static void retry_after_is_kept(void **state)
 	tear_down(&f);
 }
 
+static bool throttle_the_first(struct server *server, int fd, const struct request *request)
+{
+	if (request->number == 1)
+		return server_reply(server, fd, 429, "Retry-After: 1\r\n", "{}");
+	return content(server, fd, request);
+}
+
+/* Whoever asks the same host of this fetcher: here another pull, of another repository. */
+static void retry_after_is_kept_by_all(void **state)
+{
+	struct fixture f;
+	struct descriptor desc = {.digest = DIGEST, .size = sizeof(blob_text) - 1};
+	struct source *second;
+	struct source_document document;
+	struct blob *blob;
+
+	set_up(&f, state, throttle_the_first, NULL);
+	open_source(&f);
+	assert_int_equal(source_open_blob(f.source, &desc, f.share, &blob, &f.err), 0);
+	uint64_t since = now_ms();
+	assert_int_equal(server_requests_soon(&f.server, 1), 1);
+	poll(NULL, 0, 50); /* until the answer was read */
+
+	struct reference reference = f.reference;
+
+	reference.path = "other/app";
+	f.options.reference = &reference;
+	assert_int_equal(source_open(f.fetcher, &f.options, &second, &f.err), 0);
+	assert_int_equal(source_get_manifest(second, NULL, &document, &f.err), 0);
+	assert_in_range(now_ms() - since, 900, 3000);
+	source_document_free(&document);
+	source_close(second);
+	blob_close(blob);
+	tear_down(&f);
+}
+
+/* A token server that is asked for two repositories. */
+static bool throttle_tokens(struct server *server, int fd, const struct request *request)
+{
+	static _Atomic uint64_t first_ms;
+
+	if (!strstr(request->path, "/token"))
+		return content(server, fd, request);
+	if (request->number == 1) {
+		first_ms = now_ms();
+		return server_reply(server, fd, 429, "Retry-After: 1\r\n", "{}");
+	}
+	return server_reply(server, fd, now_ms() - first_ms > 900 ? 200 : 400, "", "{\"token\":\"tok-1\"}");
+}
+
+static bool tokens_elsewhere(struct server *server, int fd, const struct request *request)
+{
+	const struct fixture *f = server->payload;
+	char fields[200];
+
+	if (*request->authorization)
+		return content(server, fd, request);
+	snprintf(fields, sizeof(fields), "WWW-Authenticate: Bearer realm=\"http://127.0.0.1:%u/token\"\r\n", f->other.port);
+	return server_reply(server, fd, 401, fields, "{}");
+}
+
+static void token_servers_are_left_alone_as_well(void **state)
+{
+	struct fixture f;
+	struct descriptor desc = {.digest = DIGEST, .size = sizeof(blob_text) - 1};
+	struct source *second;
+	struct source_document document;
+	struct blob *blob;
+
+	set_up(&f, state, tokens_elsewhere, throttle_tokens);
+	open_source(&f);
+	assert_int_equal(source_open_blob(f.source, &desc, f.share, &blob, &f.err), 0);
+	assert_int_equal(server_requests_soon(&f.other, 1), 1);
+	poll(NULL, 0, 50);
+
+	struct reference reference = f.reference;
+
+	reference.path = "other/app";
+	f.options.reference = &reference;
+	assert_int_equal(source_open(f.fetcher, &f.options, &second, &f.err), 0);
+	assert_int_equal(source_get_manifest(second, NULL, &document, &f.err), 0);
+	source_document_free(&document);
+	source_close(second);
+	blob_close(blob);
+	tear_down(&f);
+}
+
+static unsigned count_text(const char *text, const char *what)
+{
+	unsigned count = 0;
+
+	for (const char *at = text; (at = strstr(at, what)); at++)
+		count++;
+	return count;
+}
+
+static void a_dead_port_is_given_up_soon(void **state)
+{
+	struct fixture f;
+	struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	socklen_t len = sizeof(address);
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	/* bound and not listening: nobody else gets the port meanwhile */
+	assert_int_equal(bind(fd, (struct sockaddr *)&address, len), 0);
+	assert_int_equal(getsockname(fd, (struct sockaddr *)&address, &len), 0);
+	set_up(&f, state, content, NULL);
+	f.options.retries = 0; /* as many as usual */
+	snprintf(f.domain, sizeof(f.domain), "127.0.0.1:%u", ntohs(address.sin_port));
+	open_source(&f);
+	uint64_t since = now_ms();
+	assert_int_equal(get_manifest(&f), CPULL_ERR_NETWORK);
+	assert_in_range(now_ms() - since, 100, 2000);
+	assert_int_equal(count_text(f.logged, "again from"), RETRY_BRIEF_ATTEMPTS - 1);
+	close(fd);
+	tear_down(&f);
+}
+
+static void names_that_are_not_there_are_no_riddle(void **state)
+{
+	struct fixture f;
+
+	set_up(&f, state, content, NULL);
+	snprintf(f.domain, sizeof(f.domain), "registry.invalid");
+	open_source(&f);
+	assert_int_equal(get_manifest(&f), CPULL_ERR_NETWORK);
+	assert_non_null(strstr(f.err.message, "registry.invalid; the name cannot be resolved"));
+	assert_int_equal(count_text(f.logged, "again from"), 0);
+	tear_down(&f);
+}
+
+/* Serves the manifest, and then goes away for a second. */
+static void a_registry_that_comes_back_is_waited_for(void **state)
+{
+	struct fixture f;
+
+	set_up(&f, state, content, NULL);
+	f.options.retries = 6;
+	open_source(&f);
+	assert_int_equal(get_manifest(&f), 0);
+	server_stop(&f.server);
+
+	struct descriptor desc = {.digest = DIGEST, .size = sizeof(blob_text) - 1};
+	struct chunk *chunk = NULL;
+	struct blob *blob;
+
+	assert_int_equal(source_open_blob(f.source, &desc, f.share, &blob, &f.err), 0);
+	poll(NULL, 0, 1200); /* longer than a host is waited for that was never there */
+	assert_int_equal(server_start_at(&f.server, content, &f, f.server.port), 0);
+	assert_int_equal(blob_read(blob, &chunk, NULL, &f.err), 0);
+	assert_non_null(chunk);
+	chunk_put(chunk);
+	blob_close(blob);
+	tear_down(&f);
+}
+
 /* ---- an image's own URLs ---- */
 
 static bool need_basic_and_have_nothing(struct server *server, int fd, const struct request *request)
@@ -758,7 +915,9 @@ int main(int argc, char **argv)
 		EACH(the_root_is_asked_for_a_challenge), EACH(a_refusal_without_challenge_is_final),
 		EACH(a_stale_token_does_not_lead_to_basic), EACH(credentials_do_not_follow_a_redirect),
 		EACH(a_storage_host_cannot_ask_for_credentials), EACH(wild_redirects_end), EACH(statuses_become_codes),
-		EACH(retry_after_is_kept), EACH(own_urls_get_no_credentials), EACH(unusable_options_are_errors_at_once),
+		EACH(retry_after_is_kept), EACH(retry_after_is_kept_by_all), EACH(token_servers_are_left_alone_as_well),
+		EACH(a_dead_port_is_given_up_soon), EACH(names_that_are_not_there_are_no_riddle),
+		EACH(a_registry_that_comes_back_is_waited_for), EACH(own_urls_get_no_credentials), EACH(unusable_options_are_errors_at_once),
 		EACH(https_to_a_plain_server_is_told),
 	};
 	struct CMUnitTest all[2 * ARRAY_LEN(tests)];
