@@ -146,6 +146,7 @@ static int describe_protocol(const struct failure *f, char *why, size_t room)
 int failure_describe(const struct failure *f, enum retry_patience *patience, char *why, size_t room)
 {
 	const char *lack = lacks_descriptors(f), *hint = hint_by_text(f);
+	char reason[140], text[128];
 
 	*patience = RETRY_NEVER;
 	if (lack) {
@@ -155,6 +156,12 @@ int failure_describe(const struct failure *f, enum retry_patience *patience, cha
 	if (f->rc == CURLE_RECV_ERROR && !f->connected && f->proxy_status >= 300) {
 		*patience = f->proxy_status >= 500 ? RETRY_BRIEFLY : RETRY_NEVER;
 		failure_text(f->text, "; the proxy does not let it through: check https_proxy and no_proxy", why, room);
+		return CPULL_ERR_NETWORK;
+	}
+	if (f->rc == CURLE_COULDNT_CONNECT && f->os_errno) {
+		*patience = patience_for(f, RETRY_BRIEFLY);
+		snprintf(reason, sizeof(reason), ": %s", strerror_r(f->os_errno, text, sizeof(text)));
+		failure_text(f->text, reason, why, room);
 		return CPULL_ERR_NETWORK;
 	}
 	if (f->rc == CURLE_UNSUPPORTED_PROTOCOL)

@@ -14,6 +14,7 @@
 struct failure {
 	CURLcode rc;
 	const char *text;  /* libcurl's */
+	int os_errno;      /* why the last connection failed, or 0 */
 	int socket_errno;  /* of the last socket that could not be made */
 	long proxy_status; /* answer to CONNECT, or 0 */
 	bool connected;    /* a request went out */

@@ -102,7 +102,11 @@ static void describe_curl(struct transfer *t, CURLcode rc)
 		.answered = hosts_answered(&t->transfers->hosts, effective_url(t)),
 	};
 
+	long os_errno = 0;
+
 	curl_easy_getinfo(t->easy, CURLINFO_HTTP_CONNECTCODE, &failure.proxy_status);
+	curl_easy_getinfo(t->easy, CURLINFO_OS_ERRNO, &os_errno);
+	failure.os_errno = (int)os_errno;
 	t->reply.code = failure_describe(&failure, &t->reply.retry, t->reply.why, sizeof(t->reply.why));
 }
 

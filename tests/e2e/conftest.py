@@ -149,6 +149,18 @@ def sample(scratch, docker):
     return Sample(where, docker)
 
 
+LOGIN = ("puller", "s3cret:with colon")
+
+
+@pytest.fixture(scope="session")
+def guarded(scratch, sample):
+    """A registry that wants a password: guarded.login."""
+    server = registry.DockerRegistry(scratch / "guarded", login=LOGIN)
+    server.push(sample.layout.ref("gzip"), "team/sample:gzip")
+    yield server
+    server.stop()
+
+
 class Keys:
     """RSA key, EC key, RSA key with a password, and one that opens nothing; each (private, public)."""
 

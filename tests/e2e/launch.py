@@ -5,7 +5,7 @@
 
 A process of its own because two things cannot be had from inside pytest: ru_maxrss of a child counts the memory that
 its parent had at the fork (so the parent has to be small), and a seccomp filter or rlimit set in a preexec_fn of a
-process with threads may hang. SPEC may hold umask, rlimits {name: bytes}, seccomp {system call: errno name}.
+process with threads may hang. SPEC may hold umask, rlimits {name: number}, seccomp {system call: errno name}, files {path: what is there instead}.
 REPORT gets {"pid"} at once and {"pid","status","maxrss","seconds"} at the end; status is negative for a signal.
 """
 import ctypes
@@ -22,6 +22,7 @@ import time
 SYSCALLS = {"io_uring_setup": 425, "io_uring_enter": 426, "io_uring_register": 427}
 PR_SET_SECCOMP, PR_SET_NO_NEW_PRIVS, SECCOMP_MODE_FILTER = 22, 38, 2
 SECCOMP_RET_ALLOW, SECCOMP_RET_ERRNO = 0x7FFF0000, 0x00050000
+CLONE_NEWNS, MS_BIND, MS_REC, MS_PRIVATE = 0x20000, 0x1000, 0x4000, 0x40000
 BPF_LD_W_ABS, BPF_JEQ_K, BPF_RET_K = 0x20, 0x15, 0x06
 
 
@@ -39,8 +40,20 @@ def refuse(calls):
         raise OSError(ctypes.get_errno(), "seccomp")
 
 
+def replace_files(files):
+    """Mounts over what is there, where nobody else sees it."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    steps = [lambda: libc.unshare(CLONE_NEWNS), lambda: libc.mount(b"none", b"/", None, MS_REC | MS_PRIVATE, None)]
+    steps += [lambda p=p, s=s: libc.mount(os.fsencode(s), os.fsencode(p), None, MS_BIND, None) for p, s in files.items()]
+    for step in steps:
+        if step():
+            raise OSError(ctypes.get_errno(), "mounting over files")
+
+
 def become(spec, argv):
     """In the child: takes the limits and turns into the program."""
+    if spec.get("files"):
+        replace_files(spec["files"])
     for name, value in spec.get("rlimits", {}).items():
         resource.setrlimit(getattr(resource, "RLIMIT_" + name.upper()), (value, value))
     if "umask" in spec:

@@ -20,30 +20,42 @@ def free_port():
         return s.getsockname()[1]
 
 
+def authority(where):
+    """(certificate, key) of a new CA in `where`."""
+    ca, key = os.path.join(where, "ca.crt"), os.path.join(where, "ca.key")
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=test CA",
+                    "-keyout", key, "-out", ca], check=True, stderr=subprocess.DEVNULL)
+    return ca, key
+
+
+def certificate(where, name, issuer, extensions=""):
+    """(certificate, key), NAME.crt and NAME.key in `where`, signed by an authority()."""
+    crt, key, csr, ext = (os.path.join(where, name + e) for e in (".crt", ".key", ".csr", ".ext"))
+    quiet = {"check": True, "stderr": subprocess.DEVNULL}
+    subprocess.run(["openssl", "req", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=" + name, "-keyout", key,
+                    "-out", csr], **quiet)
+    with open(ext, "w") as f:
+        f.write(extensions)
+    subprocess.run(["openssl", "x509", "-req", "-in", csr, "-CA", issuer[0], "-CAkey", issuer[1], "-CAcreateserial",
+                    "-days", "2", "-extfile", ext, "-out", crt], **quiet)
+    return crt, key
+
+
 def self_signed(where):
     """(CA certificate, server certificate, server key) for 127.0.0.1 and localhost."""
-    ca, ca_key = os.path.join(where, "ca.crt"), os.path.join(where, "ca.key")
-    crt, key, csr = (os.path.join(where, "server." + e) for e in ("crt", "key", "csr"))
-    quiet = {"check": True, "stderr": subprocess.DEVNULL}
-    subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=test CA",
-                    "-keyout", ca_key, "-out", ca], **quiet)
-    subprocess.run(["openssl", "req", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost", "-keyout", key,
-                    "-out", csr], **quiet)
-    extensions = os.path.join(where, "server.ext")
-    with open(extensions, "w") as f:
-        f.write("subjectAltName=DNS:localhost,IP:127.0.0.1\n")
-    subprocess.run(["openssl", "x509", "-req", "-in", csr, "-CA", ca, "-CAkey", ca_key, "-CAcreateserial",
-                    "-days", "2", "-extfile", extensions, "-out", crt], **quiet)
-    return ca, crt, key
+    issuer = authority(where)
+    return issuer[0], *certificate(where, "server", issuer, "subjectAltName=DNS:localhost,IP:127.0.0.1\n")
 
 
 class DockerRegistry:
-    """docker-registry with its storage below `where`; stop() ends it. user/password: htpasswd; tls: certificates."""
+    """docker-registry with its storage below `where`; stop() ends it. user/password: htpasswd; tls: certificates,
+    and with want_clients() also of those who ask."""
 
     def __init__(self, where, login=None, tls=None):
         self.where, self.login, self.tls = str(where), login, tls
         os.makedirs(self.where, exist_ok=True)
-        self.ca = None
+        self.clients = None
+        self.ca, self.crt, self.key = self_signed(self.where) if tls else (None, None, None)
         for _ in range(5):          # somebody else may take the port before the registry does
             self.port = free_port()
             self.start()
@@ -62,8 +74,8 @@ class DockerRegistry:
                  "storage: {filesystem: {rootdirectory: %s/storage}, delete: {enabled: true}}" % self.where,
                  "http:", "  addr: " + self.host]
         if self.tls:
-            self.ca, crt, key = self_signed(self.where)
-            lines += ["  tls: {certificate: %s, key: %s}" % (crt, key)]
+            lines += ["  tls: {certificate: %s, key: %s%s}" % (
+                self.crt, self.key, ", clientcas: [%s]" % self.ca if self.clients else "")]
         if self.login:
             path = os.path.join(self.where, "htpasswd")
             subprocess.run(["htpasswd", "-bcB", path, *self.login], check=True, stderr=subprocess.DEVNULL)
@@ -78,8 +90,18 @@ class DockerRegistry:
     def connect(self):
         if not self.tls:
             return http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
-        return http.client.HTTPSConnection("127.0.0.1", self.port, timeout=30,
-                                           context=ssl.create_default_context(cafile=self.ca))
+        context = ssl.create_default_context(cafile=self.ca)
+        if self.clients:
+            context.load_cert_chain(*self.clients)
+        return http.client.HTTPSConnection("127.0.0.1", self.port, timeout=30, context=context)
+
+    def want_clients(self):
+        """From now on only those with a certificate of this registry's own CA; returns (certificate, key) of one."""
+        self.clients = certificate(self.where, "client", (self.ca, os.path.join(self.where, "ca.key")))
+        self.stop()
+        self.start()
+        assert self.ready()
+        return self.clients
 
     def ready(self):
         end = time.monotonic() + 20
@@ -105,21 +127,28 @@ class DockerRegistry:
 
 
 class Proxy:
-    """Stands before a registry: counts the bytes that go out for each path, and does one of the following to blobs.
+    """Stands before a registry, with TLS if it is given (certificate, key): counts the bytes that go out for each path,
+    and does one of the following to blobs.
       rate     bytes per second and connection
       hold     after that many bytes of a body nothing more is sent, until release(); `held` is set then
       change   function(path, body bytes) that returns what is sent instead
+      redirect URL of the registry that has them
     """
 
-    def __init__(self, registry):
+    def __init__(self, registry, tls=None):
         self.registry = registry
         self.sent = collections.Counter()
         self.requests = collections.Counter()
-        self.rate = self.hold = self.change = None
+        self.authorized = collections.Counter()
+        self.rate = self.hold = self.change = self.redirect = None
         self.held, self.released = threading.Event(), threading.Event()
         self.lock = threading.Lock()
         self.server = Server(("127.0.0.1", 0), Handler)
         self.server.proxy = self
+        self.server.context = None
+        if tls:
+            self.server.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            self.server.context.load_cert_chain(*tls)
         self.port = self.server.server_address[1]
         self.host = "127.0.0.1:%d" % self.port
         threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True).start()
@@ -144,6 +173,11 @@ class Server(socketserver.ThreadingTCPServer):
     request_queue_size = 128
     block_on_close = False
 
+    def finish_request(self, request, client_address):
+        # The handshake is the connection's thread's business, not that of the one that accepts.
+        super().finish_request(self.context.wrap_socket(request, server_side=True) if self.context else request,
+                               client_address)
+
     def handle_error(self, request, client_address):
         pass                        # a client that hangs up is what many of the tests are about
 
@@ -158,6 +192,7 @@ class Handler(BaseHTTPRequestHandler):
         proxy = self.server.proxy
         with proxy.lock:
             proxy.requests[self.path] += 1
+            proxy.authorized[self.path] += "Authorization" in self.headers
         upstream = proxy.registry.connect()
         upstream.putrequest(self.command, self.path, skip_accept_encoding=True)
         for k, v in self.headers.items():   # not as a dictionary: Accept comes several times
@@ -165,6 +200,13 @@ class Handler(BaseHTTPRequestHandler):
                 upstream.putheader(k, v)
         upstream.endheaders()
         answer = upstream.getresponse()
+        if proxy.redirect and "/blobs/" in self.path and answer.status == 200:
+            answer.read()
+            self.send_response_only(307)
+            self.send_header("Location", proxy.redirect + self.path)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
         headers = {k: v for k, v in answer.getheaders() if k.lower() not in ("connection", "transfer-encoding")}
         changed = None
         if proxy.change and self.command == "GET" and answer.status in (200, 206):
@@ -198,3 +240,61 @@ class Handler(BaseHTTPRequestHandler):
                     proxy.sent[self.path] += len(piece)
                 if blob and proxy.rate:
                     time.sleep(max(0.0, began + done / proxy.rate - time.monotonic()))
+
+
+class ForwardProxy:
+    """tinyproxy, behind something that keeps all that clients send to it."""
+
+    def __init__(self, where):
+        self.where, self.port, self.seen = str(where), free_port(), []
+        os.makedirs(self.where, exist_ok=True)
+        config = os.path.join(self.where, "tinyproxy.conf")
+        with open(config, "w") as f:
+            f.write("Port %d\nListen 127.0.0.1\nTimeout 60\nMaxClients 100\nLogLevel Error\n" % self.port)
+        with open(os.path.join(self.where, "log"), "wb") as log:
+            self.process = subprocess.Popen(["tinyproxy", "-d", "-c", config], stdin=subprocess.DEVNULL, stdout=log,
+                                            stderr=log, start_new_session=True)
+        self.server = Server(("127.0.0.1", 0), Tap)
+        self.server.proxy, self.server.context = self, None
+        self.url = "http://127.0.0.1:%d" % self.server.server_address[1]
+        threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True).start()
+        self.connect().close()
+
+    def connect(self):
+        end = time.monotonic() + 10
+        while True:
+            try:
+                return socket.create_connection(("127.0.0.1", self.port))
+            except OSError:
+                assert time.monotonic() < end and self.process.poll() is None, "tinyproxy does not start"
+                time.sleep(0.02)
+
+    def heads(self):
+        """Everything that was sent, one text a connection; after a CONNECT it is TLS and says nothing."""
+        return [b"".join(parts).decode("latin-1") for parts in list(self.seen)]
+
+    def stop(self):
+        self.server.shutdown()
+        self.server.server_close()
+        self.process.kill()
+        self.process.wait()
+
+
+class Tap(socketserver.BaseRequestHandler):
+    def handle(self):
+        parts = []
+        self.server.proxy.seen.append(parts)
+        with self.server.proxy.connect() as behind:
+            threading.Thread(target=self.copy, args=(behind, self.request), daemon=True).start()
+            self.copy(self.request, behind, parts)
+
+    @staticmethod
+    def copy(source, target, keep=None):
+        try:
+            while data := source.recv(1 << 16):
+                if keep is not None:
+                    keep.append(data)
+                target.sendall(data)
+            target.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Registries that want a password or speak TLS, images for several platforms, and what a registry may refuse."""
+"""Registries that want a password, images for several platforms, and what a registry may refuse."""
 import base64
 import json
 import os
@@ -8,25 +8,7 @@ import pytest
 
 import compare
 import images
-import registry
-
-LOGIN = ("puller", "s3cret:with colon")
-
-
-@pytest.fixture(scope="module")
-def guarded(scratch, sample):
-    server = registry.DockerRegistry(scratch / "guarded", login=LOGIN)
-    server.push(sample.layout.ref("gzip"), "team/sample:gzip")
-    yield server
-    server.stop()
-
-
-@pytest.fixture(scope="module")
-def secured(scratch, sample):
-    server = registry.DockerRegistry(scratch / "secured", tls=True)
-    server.push(sample.layout.ref("gzip"), "sample:gzip")
-    yield server
-    server.stop()
+from conftest import LOGIN
 
 
 def authfile(path, host, login=LOGIN):
@@ -71,47 +53,6 @@ def test_secrets_are_not_logged(coco, guarded):
     assert result.status == 0, str(result)
     token = base64.b64encode(":".join(LOGIN).encode()).decode()
     assert LOGIN[1] not in result.out + result.err and token not in result.out + result.err
-
-
-def test_tls_with_the_ca(new_coco, sample, secured, work):
-    certs = work / "certs"
-    certs.mkdir()
-    (certs / "ca.crt").write_bytes(open(secured.ca, "rb").read())
-    coco = new_coco(base=())
-    for host in (secured.host, "localhost:%d" % secured.port):
-        coco.pull(host + "/sample:gzip", "--cert-dir", certs)
-        assert_pulled(coco, sample, host + "/sample:gzip")
-
-
-def test_tls_not_trusted(new_coco, secured, work):
-    coco = new_coco(base=())
-    message = coco.pull_fails(secured.host + "/sample:gzip", code="network")
-    assert "certificate" in message.lower()
-    (work / "empty").mkdir()
-    coco.pull_fails(secured.host + "/sample:gzip", "--cert-dir", work / "empty", code="network")
-
-
-def test_tls_not_verified(new_coco, sample, secured):
-    coco = new_coco(base=())
-    coco.pull(secured.host + "/sample:gzip", "--tls-verify=false")
-    assert_pulled(coco, sample, secured.host + "/sample:gzip")
-
-
-def test_tls_for_another_host(new_coco, secured, work):
-    """A good certificate for another name is no certificate."""
-    certs = work / "certs"
-    certs.mkdir()
-    (certs / "ca.crt").write_bytes(open(secured.ca, "rb").read())
-    new_coco(base=()).pull_fails("127.0.0.2:%d/sample:gzip" % secured.port, "--cert-dir", certs, code="network")
-
-
-def test_http_only_when_asked_for(new_coco, docker, sample):
-    """A registry without TLS must not be talked to without TLS unless the caller said so."""
-    new_coco(base=()).pull_fails(sample.name, code="network")
-
-
-def test_nobody_listens(coco):
-    coco.pull_fails("127.0.0.1:%d/sample:gzip" % registry.free_port(), code="network")
 
 
 def test_unknown_names(coco, docker, sample):

@@ -20,7 +20,8 @@ static void failures_are_told_apart(void **state)
 		const char *says;
 	} rows[] = {
 		/* nobody there; gone a moment ago */
-		{{CURLE_COULDNT_CONNECT, "Connection refused"}, CPULL_ERR_NETWORK, RETRY_BRIEFLY, "refused"},
+		{{CURLE_COULDNT_CONNECT, "Failed to connect", .os_errno = ECONNREFUSED}, CPULL_ERR_NETWORK, RETRY_BRIEFLY, "refused"},
+		{{CURLE_COULDNT_CONNECT, "Failed to connect"}, CPULL_ERR_NETWORK, RETRY_BRIEFLY, "connect"},
 		{{CURLE_COULDNT_CONNECT, "Connection refused", .answered = true}, CPULL_ERR_NETWORK, RETRY_LONG, ""},
 		{{CURLE_OPERATION_TIMEDOUT, "timeout"}, CPULL_ERR_NETWORK, RETRY_BRIEFLY, ""},
 		{{CURLE_OPERATION_TIMEDOUT, "timeout", .connected = true}, CPULL_ERR_NETWORK, RETRY_LONG, ""},
