@@ -7,30 +7,9 @@
 
 #include "engine/base/error.h"
 #include "snapshot/tar.h"
-#include "snapshot/tar_header.h"
+#include "tar_mutator.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len);
-size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t len, size_t max_len, unsigned seed);
-/* libFuzzer's; not there when a corpus is only replayed, and not called then */
-__attribute__((weak)) size_t LLVMFuzzerMutate(uint8_t *data, size_t len, size_t max_len);
-
-/* Without it hardly anything would get past a header's checksum. */
-size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t len, size_t max_len, unsigned seed)
-{
-	len = LLVMFuzzerMutate(data, len, max_len);
-	for (size_t at = 0; at + TAR_BLOCK_BYTES <= len; at += TAR_BLOCK_BYTES) {
-		struct tar_header *h = (struct tar_header *)(data + at);
-		unsigned sum = 0;
-
-		if (memcmp(h->magic, "ustar", 5) != 0 || seed % 16 == 0)
-			continue;
-		memset(h->checksum, ' ', sizeof(h->checksum));
-		for (size_t i = 0; i < TAR_BLOCK_BYTES; i++)
-			sum += data[at + i];
-		snprintf((char *)h->checksum, sizeof(h->checksum), "%06o", sum);
-	}
-	return len;
-}
 
 /* A running hash of all events; data is hashed by byte and place. */
 struct trace {
