@@ -101,12 +101,20 @@ static bool is_implicit(const struct tree_dir *dir)
 	return (dir->flags & (TREE_IMPLICIT | TREE_DEAD)) == TREE_IMPLICIT;
 }
 
+/* Whether they show up as names without a file is for the lower layers to say: see sweep_unmerged(). */
+static bool has_whiteouts(const struct tree_dir *dir)
+{
+	return (dir->flags & (TREE_WHITEOUTS | TREE_DEAD)) == TREE_WHITEOUTS;
+}
+
 bool loose_ends_exist(const struct loose_ends *ends, const struct tree *tree)
 {
+	if (ends->tied)
+		return false;
 	if (ends->count)
 		return true;
 	for (uint32_t i = 0; i < tree->count; i++)
-		if (is_implicit(&tree->dirs[i]))
+		if (is_implicit(&tree->dirs[i]) || has_whiteouts(&tree->dirs[i]))
 			return true;
 	return false;
 }
@@ -267,7 +275,7 @@ static int sweep_unmerged(struct tie *tie, struct cpull_error *err)
 	struct stack_node node;
 
 	for (uint32_t i = 0; i < tree->count; i++) {
-		if ((tree->dirs[i].flags & (TREE_WHITEOUTS | TREE_DEAD)) != TREE_WHITEOUTS)
+		if (!has_whiteouts(&tree->dirs[i]))
 			continue;
 
 		int rc = look_below(tie, i, &node, err);
@@ -468,6 +476,7 @@ int loose_ends_tie(struct loose_ends *ends, struct tree *tree, struct dir_writer
 		rc = inherit_all(tie, err);
 	if (!rc)
 		rc = tree_settle_all(tree, TREE_TOUCHED, err);
+	ends->tied = rc == 0;
 	stack_view_free(&tie->view);
 	map_free(&tie->copies);
 	return rc;

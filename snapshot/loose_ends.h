@@ -21,6 +21,7 @@ struct loose_ends {
 	struct loose_link *links;
 	uint32_t count, cap;
 	struct bytes text;
+	bool tied;
 	struct map by_name; /* tree_name_key() → the last link of that name */
 };
 
@@ -32,7 +33,7 @@ MUST_CHECK int loose_ends_add(struct loose_ends *ends, const struct tree *tree, 
 /* The target of a link noted before, or NULL. */
 const char *loose_ends_target(const struct loose_ends *ends, const struct tree *tree, uint32_t dir,
 			      const char *name);
-/* Is there anything to tie: links, or directories without entries of their own? */
+/* Is there anything to tie: links, directories without entries of their own, whiteouts? */
 bool loose_ends_exist(const struct loose_ends *ends, const struct tree *tree);
 /* Ties against the lower layers, topmost first. Afterwards nothing is left. */
 MUST_CHECK int loose_ends_tie(struct loose_ends *ends, struct tree *tree, struct dir_writer *writer,

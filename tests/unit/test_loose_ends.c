@@ -301,6 +301,50 @@ static void whiteouts_in_directories_of_their_own(void **state)
 	assert_int_equal(count_names("view/keep"), 1);
 }
 
+/* The same where every directory has its entry, so that nothing else makes the layer loose. */
+static void whiteouts_in_directories_with_entries(void **state)
+{
+	struct bytes t = {0};
+
+	(void)state;
+	ADD_DIR(&t, .name = "./");
+	ADD_DIR(&t, .name = "c");
+	ADD(&t, .name = "c/f", .data = "f");
+	layer(&t);
+	ADD_DIR(&t, .name = "./");
+	ADD(&t, .name = ".wh.never");
+	ADD_DIR(&t, .name = "c", .mtime = 4);
+	ADD(&t, .name = "c/.wh.f");
+	ADD_DIR(&t, .name = "new", .mtime = 5);
+	ADD(&t, .name = "new/.wh.x");
+	ADD(&t, .name = "new/f", .data = "f");
+	struct outcome out = try_layer(&t);
+
+	assert_int_equal(out.code, 0);
+	assert_true(out.loose);
+	view();
+	assert_int_equal(count_names("view"), 2);
+	assert_int_equal(count_names("view/c"), 0);
+	assert_int_equal(count_names("view/new"), 1);
+	assert_int_equal(stat_of("view/new").st_mtime, 5);
+}
+
+/* A layer without others below it is mounted as it is. */
+static void whiteouts_in_the_lowest_root(void **state)
+{
+	struct bytes t = {0};
+
+	(void)state;
+	ADD_DIR(&t, .name = "./");
+	ADD(&t, .name = ".wh.never");
+	ADD(&t, .name = "f", .data = "f");
+	struct outcome out = try_layer(&t);
+
+	assert_int_equal(out.code, 0);
+	assert_true(out.loose);
+	assert_int_equal(count_names("l0"), 1);
+}
+
 static void links_to_what_the_layer_whites_out(void **state)
 {
 	struct bytes t = {0};
@@ -457,7 +501,8 @@ static int run_group(const char *name)
 	const struct CMUnitTest tests[] = {
 		T(implicit_directories_take_after_the_lower_ones), T(own_entries_are_kept), T(without_lower_layers),
 		T(content_follows_a_lower_symlink), T(symlinks_that_cannot_be_followed), T(directories_merge),
-		T(whiteouts_in_directories_of_their_own), T(links_to_what_the_layer_whites_out),
+		T(whiteouts_in_directories_of_their_own),
+		T(whiteouts_in_directories_with_entries), T(whiteouts_in_the_lowest_root), T(links_to_what_the_layer_whites_out),
 		T(links_to_their_own_parent), T(an_opaque_root_hides_everything),
 		T(hard_links_into_lower_layers), T(too_many_lower_layers), T(no_descriptor_is_left),
 	};
