@@ -52,6 +52,7 @@ struct transfer {
 	bool https;            /* the request under way is over TLS */
 	bool downgraded;
 	bool headers_too_long;
+	int fd;                /* the socket in use, -1 for none; libcurl tells it only at the end */
 	int socket_errno;      /* of the last socket that could not be made */
 	char *url;
 	struct transfer_reply reply;
@@ -322,13 +323,22 @@ static void transfer_end(struct transfer *t, CURLcode rc)
 	transfer_free(t);
 }
 
+/* This thread may be late, or the whole machine was stopped for a while: bytes that wait for us are no silence. */
+static bool has_unread(const struct transfer *t)
+{
+	struct pollfd poller = {.fd = t->fd, .events = POLLIN};
+
+	return poll(&poller, 1, 0) > 0 && (poller.revents & POLLIN);
+}
+
 static void on_silence(void *payload)
 {
 	struct transfer *t = payload;
 	uint64_t now = now_ms();
+	bool due = now >= t->last_ms + t->request.stall_timeout_ms;
 
 	/* while paused it is we who do not read, and before that CURLOPT_CONNECTTIMEOUT_MS counts */
-	if (t->paused || !t->connected)
+	if (t->paused || !t->connected || (due && has_unread(t)))
 		t->last_ms = now;
 	if (now < t->last_ms + t->request.stall_timeout_ms) {
 		loop_timer_set(t->transfers->loop, &t->silence, t->last_ms + t->request.stall_timeout_ms);
@@ -386,9 +396,15 @@ static int on_want_socket(CURL *easy, curl_socket_t fd, int what, void *payload,
 {
 	struct transfers *ts = payload;
 	struct loop_watch *watch = socket_payload;
+	char *private = NULL;
 	short events = 0;
 
-	(void)easy;
+	curl_easy_getinfo(easy, CURLINFO_PRIVATE, &private);
+
+	struct transfer *t = (struct transfer *)private; /* NULL for libcurl's own handle, which closes what is idle */
+
+	if (t)
+		t->fd = what != CURL_POLL_REMOVE ? fd : t->fd == fd ? -1 : t->fd;
 	if (what == CURL_POLL_REMOVE) {
 		if (watch) {
 			curl_multi_assign(ts->multi, fd, NULL);
@@ -630,6 +646,7 @@ int transfer_start(struct transfers *ts, const struct transfer_request *request,
 	t->request.url = t->request.accept = t->request.authorization = NULL;
 	t->silence = (struct loop_timer){.run = on_silence, .payload = t};
 	t->reply.length = -1;
+	t->fd = -1;
 	t->url = strdup(request->url);
 	t->easy = curl_easy_init();
 	if (!t->url || !t->easy || !set_request(t, request)) {
