@@ -216,10 +216,9 @@ static void five_hundred_layers(void **state)
 	int rc = mount_it(lowers, 130, NULL, NULL, &err);
 
 	assert_int_equal(setrlimit(RLIMIT_NOFILE, &files), 0);
-	if (*state) /* the second round has only the way that needs descriptors */
+	/* the second round, kernels before 6.8 and qemu-user have only the way that needs descriptors */
+	if (*state || rc)
 		assert_int_equal(err.sys_errno, EMFILE);
-	else
-		assert_int_equal(rc, 0);
 	free_all(lowers, LIMIT_LAYERS + 1);
 }
 

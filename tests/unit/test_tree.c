@@ -136,6 +136,11 @@ static void both_resolutions_agree(void **state)
 	unsigned found = 0;
 
 	(void)state;
+	close(resolve_dir(&root, "."));
+	if (root.no_openat2) { /* an old kernel, or qemu-user */
+		close(root.fd);
+		skip();
+	}
 	assert_int_equal(mkdir("a", 0755) | mkdir("a/b", 0755) | mkdir("a/b/c", 0755) | mkdir("b", 0755), 0);
 	static const char *dirs[] = {".", "a", "a/b", "a/b/c", "b"};
 	for (size_t i = 0; i < ARRAY_LEN(dirs); i++) {
