@@ -8,14 +8,13 @@
  * SIGINT is blocked in all threads and taken by one that waits for it; it cancels the pull from there. A program with
  * an event loop would do the same from wherever it learns that the caller has lost interest.
  */
+#include <coco_pull.h>
 #include <inttypes.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
-
-#include "engine/coco_pull.h"
 
 struct watcher {
 	pthread_t thread;
