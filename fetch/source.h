@@ -53,17 +53,17 @@ struct source_document {
 void source_document_free(struct source_document *document);
 #define CLEANUP_DOCUMENT __attribute__((cleanup(source_document_free)))
 
-/* Blocking. The raw bytes of a manifest or index, at most LIMIT_MANIFEST_BYTES. `ref` NULL: what the reference names (its
- * digest, else its tag; for a layout index.json's own text, to be given to layout_choose()); otherwise a
- * digest. On failure *out needs no freeing. */
+/* Blocking. The raw bytes of a manifest or index, at most LIMIT_MANIFEST_BYTES. `ref` NULL: what the reference names
+ * (its digest, else its tag; for a layout index.json's own text, to be given to layout_choose()); otherwise a digest.
+ * On failure *out needs no freeing. */
 MUST_CHECK int source_get_manifest(struct source *source, const char *ref, struct source_document *out,
 				   struct cpull_error *err);
 /* Blocking. A small blob (the config) of exactly `size` bytes, size at most max. */
 MUST_CHECK int source_get_blob(struct source *source, const char *digest, uint64_t size, size_t max,
 			       struct bytes *out, struct cpull_error *err);
 
-/* Starts streaming a blob of desc->size bytes into chunks of `share` (which the caller opened with at least 2 reserved and closes
- * after blob_close()). Resumes after broken connections; the stream never has more or fewer bytes than size
+/* Starts streaming a blob of desc->size bytes into chunks of `share` (which the caller opened with at least 2 reserved
+ * and closes after blob_close()). Resumes after broken connections; the stream never has more or fewer bytes than size
  * without an error. For a registry the bytes come from the fetch thread, for a layout blob_read() reads the file. */
 MUST_CHECK int source_open_blob(struct source *source, const struct descriptor *desc, struct pool_share *share,
 				struct blob **out, struct cpull_error *err);

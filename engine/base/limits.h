@@ -37,8 +37,8 @@
 #define LIMIT_PAX_BYTES (1u << 20)
 #define LIMIT_XATTR_VALUE_BYTES (64u << 10) /* the kernel's XATTR_SIZE_MAX */
 #define LIMIT_XATTRS 256u
-/* What a layer's writer keeps until the end: ACLs of directories (real images have a handful of different ones), and hard
- * links to files of lower layers with their names. Tar bytes compress a thousand times, memory does not. */
+/* What a layer's writer keeps until the end: ACLs of directories (real images have a handful of different ones), and
+ * hard links to files of lower layers with their names. Tar bytes compress a thousand times, memory does not. */
 #define LIMIT_ACL_BYTES (4u << 20)
 #define LIMIT_LOOSE_LINKS 65536u
 #define LIMIT_LOOSE_LINK_BYTES (16u << 20)

@@ -172,8 +172,8 @@ static inline bool server_read(int fd, struct request *request)
 
 	memset(request, 0, sizeof(*request));
 	while (!end) {
-		ssize_t n = len < sizeof(request->head) - 1 ? recv(fd, request->head + len, sizeof(request->head) - 1 - len, 0)
-							    : 0;
+		size_t room = sizeof(request->head) - 1 - len;
+		ssize_t n = room ? recv(fd, request->head + len, room, 0) : 0;
 
 		if (n <= 0)
 			return false;

@@ -196,7 +196,8 @@ static inline int make_keys(void **state)
 	unsigned char byte;
 
 	(void)state;
-	/* OpenSSL's generators, if made after the secure heap, live in it, where LeakSanitizer cannot see what they own */
+	/* OpenSSL's generators, if made after the secure heap, live in it, where LeakSanitizer cannot see what they
+	 * own */
 	if (RAND_bytes(&byte, 1) != 1 || RAND_priv_bytes(&byte, 1) != 1)
 		return -1;
 	secure_heap_init(NULL);
