@@ -442,7 +442,8 @@ static void links_become_copies(void **state)
 	uint8_t value[32];
 
 	(void)state;
-	assert_true(refuse_syscall(SYS_linkat, EPERM));
+	if (!refuse_syscall(SYS_linkat, EPERM)) /* qemu-user */
+		skip();
 	tar_xattr(&t, "security.capability", capability, sizeof(capability));
 	ADD(&t, .name = "f", .data = "content", .mode = 04755, .uid = 7, .gid = 8, .mtime = 99);
 	tar_item(&t, (struct item){.type = '1', .name = "d/h", .link = "f", .mode = 04755, .uid = 7, .gid = 8, .mtime = 99});
