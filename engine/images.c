@@ -25,26 +25,32 @@ struct cpull_images {
 
 #define SHORT_DIGEST_HEX 12u /* shorter prefixes are ambiguous sooner or later */
 
-/* Calls fn for every sound record; a positive answer of fn ends the walk. */
-typedef int (*record_fn)(struct store *store, struct record *record, void *payload);
+/* Calls fn for every sound record; an error of fn ends the walk. */
+typedef int (*record_fn)(struct store *store, struct record *record, void *payload, struct cpull_error *err);
 
 static int each_record(struct store *store, record_fn fn, void *payload, struct cpull_error *err)
 {
 	CLEANUP_DIR DIR *dir = fs_list(store->images_fd, ".");
-	const struct dirent *entry;
+	const char *name;
 	int rc = 0;
 
 	if (!dir)
 		return error_sys(err, CPULL_ERR_STORAGE, errno, "listing the images of store %s", store->path);
-	while (!rc && (entry = readdir(dir))) {
+	while (!rc && (name = fs_next_name(dir))) {
 		struct record record;
 
-		if (entry->d_name[0] == '.' || !record_load_file(store, entry->d_name, &record))
+		if (name[0] == '.')
 			continue;
-		rc = fn(store, &record, payload);
-		record_free(&record);
+		rc = record_load_file(store, name, &record, err);
+		if (rc > 0) {
+			rc = fn(store, &record, payload, err);
+			record_free(&record);
+		}
+		/* what a failed look leaves unknown must not be acted on */
+		if (rc)
+			return rc;
 	}
-	return rc < 0 ? error_nomem(err) : 0;
+	return errno ? error_sys(err, CPULL_ERR_STORAGE, errno, "listing the images of store %s", store->path) : 0;
 }
 
 /* ---- list ---- */
@@ -78,17 +84,18 @@ static void loaded_free(struct loaded *l)
 	record_free(&l->record);
 }
 
-static int add_image(struct store *store, struct record *record, void *payload)
+static int add_image(struct store *store, struct record *record, void *payload, struct cpull_error *err)
 {
 	struct cpull_images *images = payload;
+	int rc = record_layers_ready(store, record, NULL, err);
 
-	if (!record_layers_ready(store, record, NULL))
-		return 0;
+	if (rc <= 0)
+		return rc;
 
 	struct loaded *grown = realloc(images->all, (images->count + 1) * sizeof(*grown));
 
 	if (!grown)
-		return CPULL_ERR_NOMEM;
+		return error_nomem(err);
 	images->all = grown;
 
 	struct loaded *l = &grown[images->count];
@@ -96,7 +103,7 @@ static int add_image(struct store *store, struct record *record, void *payload)
 	*l = (struct loaded){.record = *record};
 	*record = (struct record){0};
 	images->count++;
-	return fill_layers(store, l);
+	return fill_layers(store, l) ? error_nomem(err) : 0;
 }
 
 static int by_reference(const void *a, const void *b)
@@ -239,14 +246,16 @@ static bool keep_has(const struct keep *keep, const char *key)
 	return false;
 }
 
-static int keep_record(struct store *store, struct record *record, void *payload)
+static int keep_record(struct store *store, struct record *record, void *payload, struct cpull_error *err)
 {
+	int rc = record_layers_ready(store, record, NULL, err);
+
 	/* a record that cannot be used keeps nothing */
-	if (!record_layers_ready(store, record, NULL))
-		return 0;
+	if (rc <= 0)
+		return rc;
 	for (size_t i = 0; i < record->layer_count; i++)
 		if (keep_add(payload, record->layers[i].key))
-			return CPULL_ERR_NOMEM;
+			return error_nomem(err);
 	return 0;
 }
 
@@ -255,19 +264,19 @@ static int keep_mounted(const char *key, void *payload)
 	return keep_add(payload, key);
 }
 
-/* Removes every layer that nothing needs. The store is locked exclusive by the caller. */
+/* Moves every layer that nothing needs into the trash. The store is locked exclusive by the caller. */
 static int collect(struct store *store, const struct keep *keep, struct cpull_removed *out, struct cpull_error *err)
 {
 	CLEANUP_DIR DIR *dir = fs_list(store->layers_fd, ".");
-	const struct dirent *entry;
+	const char *name;
 
 	if (!dir)
 		return error_sys(err, CPULL_ERR_STORAGE, errno, "listing the layers of store %s", store->path);
-	while ((entry = readdir(dir))) {
-		if (entry->d_name[0] == '.' || keep_has(keep, entry->d_name))
+	while ((name = fs_next_name(dir))) {
+		if (name[0] == '.' || keep_has(keep, name))
 			continue;
 
-		int rc = store_layer_remove(store, entry->d_name, err);
+		int rc = store_layer_remove(store, name, err);
 
 		if (rc < 0)
 			return rc;
@@ -291,11 +300,11 @@ static int collect_unused(struct store *store, struct cpull_removed *out, struct
 	return rc;
 }
 
-int cpull_image_remove(struct cpull_engine *engine, const char *name, struct cpull_removed *out,
-		       struct cpull_error *err)
+/* The store is locked exclusive by the caller, so that no mount comes between the look and the removal. */
+static int remove_locked(struct cpull_engine *engine, const char *name, struct cpull_removed *out,
+			 struct cpull_error *err)
 {
 	struct store *store = engine->store;
-	struct cpull_removed removed = {0};
 	struct cpull_images *images;
 	int rc = cpull_images_load(engine, &images, err);
 
@@ -305,16 +314,27 @@ int cpull_image_remove(struct cpull_engine *engine, const char *name, struct cpu
 	const struct cpull_image *image = cpull_images_find(images, name, err);
 
 	rc = image ? mounts_refuse_if_used(store, image->reference, err) : CPULL_ERR_NOT_FOUND;
+	if (!rc)
+		rc = record_remove(store, image->reference, err);
 	if (!rc) {
-		CLEANUP_FD int lock = store_lock(store, STORE_EXCLUSIVE, err);
-
-		rc = lock < 0 ? lock : record_remove(store, image->reference, err);
-		if (!rc)
-			removed.images = 1;
-		if (!rc)
-			rc = collect_unused(store, &removed, err);
+		out->images = 1;
+		rc = collect_unused(store, out, err);
 	}
 	cpull_images_free(images);
+	return rc;
+}
+
+int cpull_image_remove(struct cpull_engine *engine, const char *name, struct cpull_removed *out,
+		       struct cpull_error *err)
+{
+	struct store *store = engine->store;
+	struct cpull_removed removed = {0};
+	int lock = store_lock(store, STORE_EXCLUSIVE, err);
+	int rc = lock < 0 ? lock : remove_locked(engine, name, &removed, err);
+
+	if (lock >= 0)
+		close(lock);
+	store_empty_trash(store);
 	if (out)
 		*out = removed;
 	return rc;
@@ -330,13 +350,15 @@ static int drop_dead_records(struct store *store, struct cpull_removed *out, str
 		return error_sys(err, CPULL_ERR_STORAGE, errno, "listing the images of store %s", store->path);
 	while ((name = fs_next_name(dir))) {
 		struct record record;
-		bool alive = record_load_file(store, name, &record);
+		int rc = record_load_file(store, name, &record, err);
 
-		if (alive) {
-			alive = record_layers_ready(store, &record, NULL);
+		if (rc > 0) {
+			rc = record_layers_ready(store, &record, NULL, err);
 			record_free(&record);
 		}
-		if (!alive && unlinkat(store->images_fd, name, 0) == 0)
+		if (rc < 0)
+			return rc;
+		if (!rc && unlinkat(store->images_fd, name, 0) == 0)
 			out->images++;
 	}
 	return 0;
@@ -346,13 +368,16 @@ int cpull_prune(struct cpull_engine *engine, struct cpull_removed *out, struct c
 {
 	struct store *store = engine->store;
 	struct cpull_removed removed = {0};
-	CLEANUP_FD int lock = store_lock(store, STORE_EXCLUSIVE, err);
+	int lock = store_lock(store, STORE_EXCLUSIVE, err);
 	int rc = lock < 0 ? lock : mounts_sweep(store, err);
 
 	if (!rc)
 		rc = drop_dead_records(store, &removed, err);
 	if (!rc)
 		rc = collect_unused(store, &removed, err);
+	if (lock >= 0)
+		close(lock);
+	store_empty_trash(store);
 	if (out)
 		*out = removed;
 	return rc;

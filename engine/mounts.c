@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Mount and unmount for the API's callers, and the records of both. A mount's record is written before the mount is made, so
- * that no layer can go between.
+ * Mount and unmount for the API's callers, and the records of both. Whoever mounts or unmounts holds the flock of the mount's
+ * own directory, so that two never work on one target; what lies in a directory whose lock is free and whose mount is gone
+ * was left behind. A mount is made under the shared store lock, its record first: no removal comes between.
  */
 #include "engine/mounts.h"
 
@@ -9,6 +10,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 
 #include "crypto/digest.h"
@@ -29,6 +31,12 @@ struct mount_record {
 	uint64_t mount_ns;
 	json_t *keys;
 };
+
+static void mount_record_free(struct mount_record *m)
+{
+	json_decref(m->root);
+	*m = (struct mount_record){0};
+}
 
 static uint64_t mount_namespace(void)
 {
@@ -56,59 +64,101 @@ static int mount_id(const char *dir, char out[MOUNT_ID_HEX + 1], struct cpull_er
 	return 0;
 }
 
-static bool mount_read(struct store *store, const char *id, struct mount_record *out)
+/* 1 with *out set, 0 when there is no sound one, or an error when that cannot be told now. */
+static int mount_read(struct store *store, const char *id, struct mount_record *out, struct cpull_error *err)
 {
 	CLEANUP_FREE char *path = format_string("%s/mounts/%s/" MOUNT_FILE, store->path, id);
 	CLEANUP_BYTES struct bytes text = {0};
+	struct cpull_error why = {0};
+	int rc;
 
 	*out = (struct mount_record){0};
-	if (!path || file_read(path, LIMIT_RECORD_BYTES, "mount record", &text, NULL) ||
-	    json_parse(text.data, text.len, CPULL_ERR_STORAGE, "mount record", &out->root, NULL))
-		return false;
+	if (!path)
+		return error_nomem(err);
+	rc = file_read(path, LIMIT_RECORD_BYTES, "mount record", &text, &why);
+	if (rc)
+		return rc == CPULL_ERR_NOT_FOUND || rc == CPULL_ERR_LIMIT ? 0 : error_copy(err, &why);
+	rc = json_parse(text.data, text.len, CPULL_ERR_STORAGE, "mount record", &out->root, &why);
+	if (rc)
+		return rc == CPULL_ERR_NOMEM ? error_copy(err, &why) : 0;
 	out->dir = json_string_at(out->root, "dir");
 	out->reference = json_string_at(out->root, "reference");
 	out->boot_id = json_string_at(out->root, "boot_id");
 	out->keys = json_object_get(out->root, "layers");
 	if (out->dir && out->reference && out->boot_id && json_is_array(out->keys) &&
 	    json_u64_at(out->root, "mount_ns", &out->mount_ns))
-		return true;
-	json_decref(out->root);
-	return false;
+		return 1;
+	mount_record_free(out);
+	return 0;
+}
+
+static bool of_this_boot(const struct store *store, const struct mount_record *m)
+{
+	return strcmp(m->boot_id, store->boot_id) == 0;
+}
+
+/* Can the list of mounts be read at all? Without it nothing is known to be gone. */
+static bool can_see_mounts(void)
+{
+	CLEANUP_FD int fd = open("/proc/self/mountinfo", O_RDONLY | O_CLOEXEC);
+
+	return fd >= 0;
 }
 
 /* A mount of another mount namespace cannot be seen from here: it counts as alive until the next boot. */
 static bool mount_alive(const struct store *store, const struct mount_record *m)
 {
-	if (strcmp(m->boot_id, store->boot_id) != 0)
+	if (!of_this_boot(store, m))
 		return false;
-	return m->mount_ns != mount_namespace() || overlay_is_mounted(m->dir);
+	return m->mount_ns != mount_namespace() || overlay_is_mounted(m->dir) || !can_see_mounts();
+}
+
+/* Locks the directory of a mount, waiting for its owner; makes it if it is missing and `make` is set. Returns the descriptor
+ * whose closing unlocks. */
+static int mount_own(struct store *store, const char *id, bool make, struct cpull_error *err)
+{
+	for (;;) {
+		if (make && mkdirat(store->mounts_fd, id, 0700) && errno != EEXIST)
+			return error_sys(err, CPULL_ERR_STORAGE, errno, "making %s/mounts/%s", store->path, id);
+
+		CLEANUP_FD int fd = fs_open_dir(store->mounts_fd, id);
+
+		if (fd < 0 && errno == ENOENT && make)
+			continue;
+		if (fd < 0 && errno == ENOENT)
+			return error_set(err, CPULL_ERR_NOT_FOUND, "nothing of this store is mounted there");
+		if (fd < 0)
+			return error_sys(err, CPULL_ERR_STORAGE, errno, "opening %s/mounts/%s", store->path, id);
+		while (flock(fd, LOCK_EX))
+			if (errno != EINTR)
+				return error_sys(err, CPULL_ERR_STORAGE, errno, "locking %s/mounts/%s", store->path, id);
+		if (fs_same_file(fd, store->mounts_fd, id))
+			return steal_fd(&fd);
+	}
 }
 
 typedef int (*mount_fn)(struct store *store, const char *id, const struct mount_record *m, void *payload,
 			struct cpull_error *err);
 
-/* Calls fn for every entry of mounts/; m is NULL where the record cannot be read. */
+/* Calls fn for every entry of mounts/; m is NULL where there is no sound record. */
 static int each_mount(struct store *store, mount_fn fn, void *payload, struct cpull_error *err)
 {
 	CLEANUP_DIR DIR *dir = fs_list(store->mounts_fd, ".");
-	const struct dirent *entry;
-	int rc = 0;
+	const char *id;
 
 	if (!dir)
 		return error_sys(err, CPULL_ERR_STORAGE, errno, "listing the mounts of store %s", store->path);
-	while (!rc && (entry = readdir(dir))) {
+	while ((id = fs_next_name(dir))) {
 		struct mount_record m;
+		int rc = mount_read(store, id, &m, err);
 
-		if (entry->d_name[0] == '.')
-			continue;
-		if (mount_read(store, entry->d_name, &m)) {
-			rc = fn(store, entry->d_name, &m, payload, err);
-			json_decref(m.root);
-		} else {
-			rc = fn(store, entry->d_name, NULL, payload, err);
-		}
+		if (rc >= 0)
+			rc = fn(store, id, rc ? &m : NULL, payload, err);
+		mount_record_free(&m);
+		if (rc)
+			return rc;
 	}
-	return rc;
+	return errno ? error_sys(err, CPULL_ERR_STORAGE, errno, "listing the mounts of store %s", store->path) : 0;
 }
 
 struct key_walk {
@@ -160,8 +210,18 @@ int mounts_refuse_if_used(struct store *store, const char *reference, struct cpu
 static int sweep_mount(struct store *store, const char *id, const struct mount_record *m, void *payload,
 		       struct cpull_error *err)
 {
+	CLEANUP_FD int fd = fs_open_dir(store->mounts_fd, id);
+
 	(void)payload;
-	return m && mount_alive(store, m) ? 0 : fs_remove_tree(store->mounts_fd, id, err);
+	if (m && mount_alive(store, m))
+		return 0;
+	if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB))
+		return errno == EWOULDBLOCK ? 0
+					    : error_sys(err, CPULL_ERR_STORAGE, errno, "locking %s/mounts/%s",
+							store->path, id);
+	if (fd < 0 && !store_is_absent(errno))
+		return error_sys(err, CPULL_ERR_STORAGE, errno, "opening %s/mounts/%s", store->path, id);
+	return store_trash(store, store->mounts_fd, id, err);
 }
 
 int mounts_sweep(struct store *store, struct cpull_error *err)
@@ -190,37 +250,46 @@ static int write_mount_record(struct store *store, int fd, const struct record *
 	return fs_replace_file(fd, MOUNT_FILE, text, strlen(text), false, err);
 }
 
-/* A fresh directory for the mount, with upper/ and work/ when it is to be written to. */
-static int make_mount_dir(struct store *store, const char *id, const struct record *image, const char *dir, bool rw,
+/* Upper and work directory of a writable mount, and the record, in the mount's fresh directory. */
+static int fill_mount_dir(struct store *store, int fd, const struct record *image, const char *dir, bool rw,
 			  struct cpull_error *err)
 {
-	struct mount_record old;
+	int rc = rw ? fs_make_dir(fd, "upper", 0755, err) : 0;
 
-	if (mount_read(store, id, &old)) {
-		bool alive = mount_alive(store, &old);
-
-		json_decref(old.root);
-		if (alive)
-			return error_set(err, CPULL_ERR_USAGE, "%s is mounted already; unmount it first", dir);
-	}
-
-	CLEANUP_FD int lock = store_lock(store, STORE_SHARED, err);
-	int rc = lock < 0 ? lock : fs_remove_tree(store->mounts_fd, id, err);
-
-	if (rc)
-		return rc;
-	if (mkdirat(store->mounts_fd, id, 0700))
-		return error_sys(err, CPULL_ERR_STORAGE, errno, "making %s/mounts/%s", store->path, id);
-
-	CLEANUP_FD int fd = fs_open_dir(store->mounts_fd, id);
-
-	if (fd < 0)
-		return error_sys(err, CPULL_ERR_STORAGE, errno, "opening %s/mounts/%s", store->path, id);
-	if (rw)
-		rc = fs_make_dir(fd, "upper", 0755, err);
 	if (rw && !rc)
 		rc = fs_make_dir(fd, "work", 0700, err);
 	return rc ? rc : write_mount_record(store, fd, image, dir, rw, err);
+}
+
+/* Owns the mount's directory with nothing in it: what a dead mount left is moved out of the way. Returns a descriptor. */
+static int own_fresh(struct store *store, const char *id, const char *dir, struct cpull_error *err)
+{
+	for (;;) {
+		struct mount_record old;
+		int fd = mount_own(store, id, true, err);
+
+		if (fd < 0)
+			return fd;
+
+		int rc = mount_read(store, id, &old, err);
+		bool alive = rc > 0 && mount_alive(store, &old);
+
+		mount_record_free(&old);
+		if (alive)
+			rc = error_set(err, CPULL_ERR_USAGE, "%s is mounted already; unmount it first", dir);
+
+		int empty = rc < 0 ? 0 : fs_is_empty(fd);
+
+		if (empty == 1)
+			return fd;
+		if (empty < 0)
+			rc = error_sys(err, CPULL_ERR_STORAGE, -empty, "listing %s/mounts/%s", store->path, id);
+		if (rc >= 0)
+			rc = store_trash(store, store->mounts_fd, id, err);
+		close(fd);
+		if (rc)
+			return rc;
+	}
 }
 
 static int mount_layers(struct cpull_engine *engine, const char *id, const struct record *image, const char *dir,
@@ -263,11 +332,40 @@ static int find_record(struct cpull_engine *engine, const char *name, struct rec
 	const struct cpull_image *image = cpull_images_find(images, name, err);
 
 	rc = CPULL_ERR_NOT_FOUND;
-	if (image && record_load(engine->store, image->reference, out))
-		rc = 0;
-	else if (image)
-		error_set(err, rc, "the record of %s has just gone; pull it again", image->reference);
+	if (image)
+		rc = record_load(engine->store, image->reference, out, err);
+	if (image && rc == 0)
+		rc = error_set(err, CPULL_ERR_NOT_FOUND, "the record of %s has just gone; pull it again",
+			       image->reference);
+	rc = MIN(rc, 0);
 	cpull_images_free(images);
+	return rc;
+}
+
+/* With the layers pinned. */
+static int mount_pinned(struct cpull_engine *engine, const struct record *image, const char *dir, bool rw,
+			struct cpull_error *err)
+{
+	struct store *store = engine->store;
+	char id[MOUNT_ID_HEX + 1];
+	int rc = mount_id(dir, id, err);
+
+	if (rc)
+		return rc;
+
+	CLEANUP_FD int fd = own_fresh(store, id, dir, err);
+
+	if (fd < 0)
+		return fd;
+
+	/* until the mount can be seen, a removal that has looked for mounts must not go on to the layers */
+	CLEANUP_FD int lock = store_lock(store, STORE_SHARED, err);
+
+	rc = lock < 0 ? lock : fill_mount_dir(store, fd, image, dir, rw, err);
+	if (!rc)
+		rc = mount_layers(engine, id, image, dir, rw, err);
+	if (rc && store_trash(store, store->mounts_fd, id, NULL))
+		log_warn(&engine->log, "leaving %s/mounts/%s behind", store->path, id);
 	return rc;
 }
 
@@ -275,24 +373,20 @@ static int mount_record_on(struct cpull_engine *engine, const struct record *ima
 			   struct cpull_error *err)
 {
 	struct layer_ref *refs = calloc(image->layer_count, sizeof(*refs));
-	char id[MOUNT_ID_HEX + 1];
-	int rc = refs ? mount_id(dir, id, err) : error_nomem(err);
 
-	if (!rc && !record_layers_ready(engine->store, image, refs)) {
-		free(refs);
-		return error_set(err, CPULL_ERR_NOT_FOUND, "a layer of %s has just gone; pull it again",
-				 image->reference);
+	if (!refs)
+		return error_nomem(err);
+
+	int rc = record_layers_ready(engine->store, image, refs, err);
+
+	if (rc == 0)
+		rc = error_set(err, CPULL_ERR_NOT_FOUND, "a layer of %s has just gone; pull it again", image->reference);
+	if (rc > 0) {
+		rc = mount_pinned(engine, image, dir, rw, err);
+		for (size_t i = 0; i < image->layer_count; i++)
+			layer_ref_drop(&refs[i]);
+		store_empty_trash(engine->store);
 	}
-	if (rc) {
-		free(refs);
-		return rc;
-	}
-	rc = make_mount_dir(engine->store, id, image, dir, rw, err);
-	if (!rc && (rc = mount_layers(engine, id, image, dir, rw, err)))
-		if (fs_remove_tree(engine->store->mounts_fd, id, NULL))
-			log_warn(&engine->log, "leaving %s/mounts/%s behind", engine->store->path, id);
-	for (size_t i = 0; i < image->layer_count; i++)
-		layer_ref_drop(&refs[i]);
 	free(refs);
 	return rc;
 }
@@ -332,10 +426,35 @@ int cpull_mount(struct cpull_engine *engine, const char *name, const char *dir,
 	return rc;
 }
 
+/* With the mount's directory owned. */
+static int unmount_owned(struct store *store, const char *id, const char *dir, struct cpull_error *err)
+{
+	struct mount_record m;
+	int rc = mount_read(store, id, &m, err);
+	bool ours = rc > 0 && of_this_boot(store, &m), elsewhere = ours && m.mount_ns != mount_namespace();
+
+	mount_record_free(&m);
+	if (rc < 0)
+		return rc;
+	if (!rc)
+		rc = error_set(err, CPULL_ERR_NOT_FOUND, "unmounting %s: nothing of this store is mounted there", dir);
+	else if (elsewhere)
+		return error_set(err, CPULL_ERR_USAGE,
+				 "unmounting %s: it was mounted in another mount namespace; unmount it there", dir);
+	/* after a crash, a reboot or a plain umount(8) only what it left is to be taken away */
+	else
+		rc = ours && overlay_is_mounted(dir) ? overlay_unmount(dir, err) : 0;
+	if (rc && rc != CPULL_ERR_NOT_FOUND)
+		return rc;
+
+	int trashed = store_trash(store, store->mounts_fd, id, rc ? NULL : err);
+
+	return rc ? rc : trashed;
+}
+
 int cpull_unmount(struct cpull_engine *engine, const char *dir, struct cpull_error *err)
 {
 	struct store *store = engine->store;
-	struct mount_record m;
 	char real[PATH_MAX], id[MOUNT_ID_HEX + 1];
 
 	if (!realpath(dir, real))
@@ -346,17 +465,15 @@ int cpull_unmount(struct cpull_engine *engine, const char *dir, struct cpull_err
 
 	if (rc)
 		return rc;
-	if (!mount_read(store, id, &m))
-		return error_set(err, CPULL_ERR_NOT_FOUND, "unmounting %s: nothing of this store is mounted there", real);
-	json_decref(m.root);
-	/* after a crash or a plain umount(8) only what it left is to be taken away */
-	if (overlay_is_mounted(real)) {
-		rc = overlay_unmount(real, err);
-		if (rc)
-			return rc;
+
+	int fd = mount_own(store, id, false, err);
+
+	if (fd < 0) {
+		error_wrap(err, "unmounting %s", real);
+		return fd;
 	}
-
-	CLEANUP_FD int lock = store_lock(store, STORE_SHARED, err);
-
-	return lock < 0 ? lock : fs_remove_tree(store->mounts_fd, id, err);
+	rc = unmount_owned(store, id, real, err);
+	close(fd);
+	store_empty_trash(store);
+	return rc;
 }

@@ -86,16 +86,20 @@ static int unwrap_keys(struct cpull_pull *pull, struct cpull_error *err)
 	return 0;
 }
 
-static void find_present(struct cpull_pull *pull)
+static int find_present(struct cpull_pull *pull, struct cpull_error *err)
 {
 	for (size_t i = 0; i < pull->layer_count; i++) {
 		struct pull_layer *l = &pull->layers[i];
+		int rc = store_layer_find(pull->engine->store, l->diff_id_text, l->parents, &l->ref, err);
 
-		if (!store_layer_find(pull->engine->store, l->diff_id_text, l->parents, &l->ref))
+		if (rc < 0)
+			return rc;
+		if (!rc)
 			continue;
 		l->step = STEP_READY;
 		l->reused = true;
 	}
+	return 0;
 }
 
 /* Largest first: a big layer that starts last is what everybody waits for at the end. */
@@ -121,9 +125,10 @@ int pull_plan(struct cpull_pull *pull, struct cpull_error *err)
 		rc = check_encrypted(pull, err);
 	if (!rc)
 		rc = unwrap_keys(pull, err);
+	if (!rc)
+		rc = find_present(pull, err);
 	if (rc)
 		return rc;
-	find_present(pull);
 	for (size_t i = 0; i < pull->layer_count; i++)
 		pull->order[i] = i;
 	qsort_r(pull->order, pull->layer_count, sizeof(*pull->order), compare_size, pull->layers);

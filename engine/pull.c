@@ -107,27 +107,32 @@ static int save_record(struct cpull_pull *pull, struct cpull_error *err)
 	return rc;
 }
 
-/* A reference by digest that is in the store needs nobody. */
-static bool known_by_digest(const struct cpull_pull *pull, const struct record *known)
+/* A reference by digest that is in the store needs nobody. 1, 0 or an error. */
+static int known_by_digest(const struct cpull_pull *pull, const struct record *known, struct cpull_error *err)
 {
-	return pull->reference.transport == REFERENCE_REGISTRY && pull->reference.digest &&
-	       record_layers_ready(pull->engine->store, known, NULL);
+	if (pull->reference.transport != REFERENCE_REGISTRY || !pull->reference.digest)
+		return 0;
+	return record_layers_ready(pull->engine->store, known, NULL, err);
 }
 
 static int resolve(struct cpull_pull *pull, struct cpull_error *err)
 {
 	struct record known;
-	bool have = record_load(pull->engine->store, pull->reference.name, &known);
-	int rc;
+	int have = record_load(pull->engine->store, pull->reference.name, &known, err);
 
+	if (have < 0)
+		return have;
 	/* a record made for another platform says nothing about this one */
 	if (have && strcmp(known.wanted, pull->wanted) != 0) {
 		record_free(&known);
-		have = false;
+		have = 0;
 	}
-	if (have && known_by_digest(pull, &known))
+
+	int rc = have ? known_by_digest(pull, &known, err) : 0;
+
+	if (rc > 0)
 		rc = resolve_record(&known, &pull->resolved, err);
-	else
+	else if (rc == 0)
 		rc = resolve_image(pull->source, &pull->reference, &pull->platform, have ? &known : NULL,
 				   &pull->engine->log, &pull->resolved, err);
 	if (have)

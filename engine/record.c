@@ -77,13 +77,18 @@ int record_save(struct store *store, const struct record *record, struct cpull_e
 	return fs_replace_file(store->images_fd, name, text, strlen(text), record->durable, err);
 }
 
-/* The stored text must still be what its digest says (a damaged store is found, not believed). */
-static bool text_fits(const char *digest_text, const char *text)
+/* The stored text must still be what its digest says (a damaged store is found, not believed). 1, 0 or an error. */
+static int text_fits(const char *digest_text, const char *text, struct cpull_error *err)
 {
 	struct digest digest;
 
-	return digest_text && text && !digest_parse(digest_text, &digest, NULL) &&
-	       !digest_check(&digest, text, strlen(text), "record", NULL);
+	if (!digest_text || !text || digest_parse(digest_text, &digest, NULL))
+		return 0;
+
+	struct cpull_error why = {0};
+	int rc = digest_check(&digest, text, strlen(text), "record", &why);
+
+	return rc == 0 ? 1 : rc == CPULL_ERR_DIGEST ? 0 : error_copy(err, &why);
 }
 
 static bool read_layer(const json_t *from, struct record_layer *out)
@@ -98,23 +103,23 @@ static bool read_layer(const json_t *from, struct record_layer *out)
 	       out->key[0] != '.' && strlen(out->key) < STORE_KEY_BYTES && json_u64_at(from, "size", &out->size);
 }
 
-static bool read_layers(const json_t *from, struct record *out)
+static int read_layers(const json_t *from, struct record *out, struct cpull_error *err)
 {
 	size_t count = json_array_size(from);
 
 	if (count == 0 || count > LIMIT_LAYERS)
-		return false;
+		return 0;
 	out->layers = calloc(count, sizeof(*out->layers));
 	if (!out->layers)
-		return false;
+		return error_nomem(err);
 	out->layer_count = count;
 	for (size_t i = 0; i < count; i++)
 		if (!read_layer(json_array_get(from, i), &out->layers[i]))
-			return false;
-	return true;
+			return 0;
+	return 1;
 }
 
-static bool read_record(struct store *store, struct record *out)
+static int read_record(struct store *store, struct record *out, struct cpull_error *err)
 {
 	const char *boot = json_string_at(out->root, "boot_id");
 
@@ -127,34 +132,51 @@ static bool read_record(struct store *store, struct record *out)
 	out->config = json_string_at(out->root, "config");
 	out->pulled_at = json_integer_value(json_object_get(out->root, "pulled_at"));
 	out->durable = json_is_true(json_object_get(out->root, "durable"));
-	return out->reference && out->platform && out->wanted && boot && (out->durable || strcmp(boot, store->boot_id) == 0) &&
-	       text_fits(out->manifest_digest, out->manifest) && text_fits(out->config_digest, out->config) &&
-	       read_layers(json_object_get(out->root, "layers"), out);
+	if (!out->reference || !out->platform || !out->wanted || !boot)
+		return 0;
+	if (!out->durable && strcmp(boot, store->boot_id) != 0)
+		return 0;
+
+	int rc = text_fits(out->manifest_digest, out->manifest, err);
+
+	if (rc > 0)
+		rc = text_fits(out->config_digest, out->config, err);
+	return rc > 0 ? read_layers(json_object_get(out->root, "layers"), out, err) : rc;
 }
 
-int record_load_file(struct store *store, const char *name, struct record *out)
+int record_load_file(struct store *store, const char *name, struct record *out, struct cpull_error *err)
 {
 	CLEANUP_FREE char *path = format_string("%s/images/%s", store->path, name);
 	CLEANUP_BYTES struct bytes text = {0};
+	struct cpull_error why = {0};
+	int rc;
 
 	*out = (struct record){0};
-	if (!path || file_read(path, LIMIT_RECORD_BYTES, "record", &text, NULL) ||
-	    json_parse(text.data, text.len, CPULL_ERR_STORAGE, "record", &out->root, NULL))
-		return 0;
-	if (read_record(store, out))
-		return 1;
-	record_free(out);
-	return 0;
+	if (!path)
+		return error_nomem(err);
+	rc = file_read(path, LIMIT_RECORD_BYTES, "record", &text, &why);
+	if (rc)
+		return rc == CPULL_ERR_NOT_FOUND || rc == CPULL_ERR_LIMIT ? 0 : error_copy(err, &why);
+	rc = json_parse(text.data, text.len, CPULL_ERR_STORAGE, "record", &out->root, &why);
+	if (rc)
+		return rc == CPULL_ERR_NOMEM ? error_copy(err, &why) : 0;
+	rc = read_record(store, out, err);
+	if (rc <= 0)
+		record_free(out);
+	return rc;
 }
 
-int record_load(struct store *store, const char *reference, struct record *out)
+int record_load(struct store *store, const char *reference, struct record *out, struct cpull_error *err)
 {
 	char name[RECORD_NAME_BYTES];
 
-	if (record_name(reference, name) || !record_load_file(store, name, out))
-		return 0;
-	if (strcmp(out->reference, reference) == 0)
-		return 1;
+	if (record_name(reference, name))
+		return error_nomem(err);
+
+	int rc = record_load_file(store, name, out, err);
+
+	if (rc <= 0 || strcmp(out->reference, reference) == 0)
+		return rc;
 	record_free(out);
 	return 0;
 }
@@ -177,15 +199,18 @@ int record_remove(struct store *store, const char *reference, struct cpull_error
 	return 0;
 }
 
-bool record_layers_ready(struct store *store, const struct record *record, struct layer_ref *refs)
+int record_layers_ready(struct store *store, const struct record *record, struct layer_ref *refs,
+			struct cpull_error *err)
 {
 	for (size_t i = 0; i < record->layer_count; i++) {
-		if (!refs ? store_layer_trusted(store, record->layers[i].key)
-			  : store_layer_pin(store, record->layers[i].key, &refs[i]))
+		const char *key = record->layers[i].key;
+		int rc = refs ? store_layer_pin(store, key, &refs[i], err) : store_layer_trusted(store, key, err);
+
+		if (rc > 0)
 			continue;
 		while (refs && i-- > 0)
 			layer_ref_drop(&refs[i]);
-		return false;
+		return rc;
 	}
-	return true;
+	return 1;
 }

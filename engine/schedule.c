@@ -266,9 +266,15 @@ static int start_owned(struct cpull_pull *pull, struct pull_layer *l, struct cpu
 {
 	struct cpull_engine *engine = pull->engine;
 
-	if (store_layer_find(engine->store, l->diff_id_text, l->parents, &l->ref)) {
+	int rc = store_layer_find(engine->store, l->diff_id_text, l->parents, &l->ref, err);
+
+	if (rc) {
 		store_stage_drop(engine->store, STEAL(l->stage));
 		engine_job_end(engine);
+	}
+	if (rc < 0)
+		return rc;
+	if (rc) {
 		l->step = STEP_READY;
 		l->reused = true;
 		return 0;
@@ -283,8 +289,8 @@ static int start_owned(struct cpull_pull *pull, struct pull_layer *l, struct cpu
 				      .stage = l->stage,
 				      .changed = nudge,
 				      .changed_payload = pull};
-	int rc = layer_job_start(&o, &l->job, err);
 
+	rc = layer_job_start(&o, &l->job, err);
 	if (rc)
 		engine_job_end(engine);
 	else

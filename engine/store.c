@@ -81,12 +81,31 @@ static int trash(struct store *store, int dirfd, const char *name, char out[64])
 	return renameat(dirfd, name, store->staging_fd, out);
 }
 
+int store_trash(struct store *store, int dirfd, const char *name, struct cpull_error *err)
+{
+	char away[64];
+
+	if (trash(store, dirfd, name, away) == 0 || errno == ENOENT)
+		return 0;
+	return error_sys(err, CPULL_ERR_STORAGE, errno, "moving %s out of store %s", name, store->path);
+}
+
 static void remove_staged(struct store *store, const char *name)
 {
 	struct cpull_error err = {0};
 
 	if (fs_remove_tree(store->staging_fd, name, &err))
 		log_warn(store->log, "leaving %s/staging/%s behind: %s", store->path, name, err.message);
+}
+
+void store_empty_trash(struct store *store)
+{
+	CLEANUP_DIR DIR *dir = fs_list(store->staging_fd, ".");
+	const char *name;
+
+	while (dir && (name = fs_next_name(dir)))
+		if (strncmp(name, TRASH_PREFIX, strlen(TRASH_PREFIX)) == 0)
+			remove_staged(store, name);
 }
 
 /* Removes one thing of staging/ if nobody works on it. */
@@ -196,76 +215,115 @@ char *store_layer_path(const struct store *store, const char *key)
 	return format_string("%s/layers/%s/fs", store->path, key);
 }
 
-static int read_at(int dirfd, const char *name, struct bytes *out)
+bool store_is_absent(int num)
 {
-	CLEANUP_FD int fd = openat(dirfd, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+	return num == ENOENT || num == ENOTDIR || num == ELOOP || num == EISDIR || num == ENAMETOOLONG;
+}
+
+static int layer_error(const struct store *store, const char *key, int num, struct cpull_error *err)
+{
+	return error_sys(err, CPULL_ERR_STORAGE, num, "looking at %s/layers/%s", store->path, key);
+}
+
+/* 1 with the whole file, 0 when there is none, or more than there can be. */
+static int read_facts(const struct store *store, int dirfd, const char *key, struct bytes *out, struct cpull_error *err)
+{
+	CLEANUP_FD int fd = openat(dirfd, LAYER_FILE, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
 	char block[4096];
 	ssize_t n;
 
 	if (fd < 0)
-		return CPULL_ERR_NOT_FOUND;
-	while ((n = read(fd, block, sizeof(block))) > 0)
-		if (bytes_append(out, block, (size_t)n, LIMIT_RECORD_BYTES))
-			return CPULL_ERR_LIMIT;
-	return n < 0 ? CPULL_ERR_STORAGE : 0;
+		return store_is_absent(errno) ? 0 : layer_error(store, key, errno, err);
+	while ((n = read(fd, block, sizeof(block))) > 0) {
+		int rc = bytes_append(out, block, (size_t)n, LIMIT_RECORD_BYTES);
+
+		if (rc)
+			return rc == CPULL_ERR_LIMIT ? 0 : error_nomem(err);
+	}
+	return n < 0 ? layer_error(store, key, errno, err) : 1;
 }
 
-/* Written in this boot, or synced in another? */
-static bool trusted(const struct store *store, int fd, const char *diff_id)
+static int has_durable_mark(const struct store *store, int fd, const char *key, struct cpull_error *err)
+{
+	if (faccessat(fd, DURABLE_MARK, F_OK, AT_SYMLINK_NOFOLLOW) == 0)
+		return 1;
+	return store_is_absent(errno) ? 0 : layer_error(store, key, errno, err);
+}
+
+/* Written in this boot, or synced in another? 1, 0 or an error. */
+static int trusted(const struct store *store, int fd, const char *key, const char *diff_id, struct cpull_error *err)
 {
 	CLEANUP_BYTES struct bytes text = {0};
 	CLEANUP_JSON json_t *root = NULL;
+	struct cpull_error why = {0};
+	int rc = read_facts(store, fd, key, &text, err);
 
-	if (read_at(fd, LAYER_FILE, &text) ||
-	    json_parse(text.data, text.len, CPULL_ERR_STORAGE, LAYER_FILE, &root, NULL))
-		return false;
+	if (rc <= 0)
+		return rc;
+	rc = json_parse(text.data, text.len, CPULL_ERR_STORAGE, LAYER_FILE, &root, &why);
+	if (rc)
+		return rc == CPULL_ERR_NOMEM ? error_copy(err, &why) : 0;
 
 	const char *boot = json_string_at(root, "boot_id"), *is = json_string_at(root, "diff_id");
 
 	if (!boot || !is || (diff_id && strcmp(is, diff_id) != 0))
-		return false;
-	return strcmp(boot, store->boot_id) == 0 || faccessat(fd, DURABLE_MARK, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
+		return 0;
+	return strcmp(boot, store->boot_id) == 0 ? 1 : has_durable_mark(store, fd, key, err);
 }
 
-/* Under the shared store lock. */
-static int pin(struct store *store, const char *key, const char *diff_id, struct layer_ref *out)
+/* Under the shared store lock. 1, 0 or an error. */
+static int pin(struct store *store, const char *key, const char *diff_id, struct layer_ref *out,
+	       struct cpull_error *err)
 {
 	CLEANUP_FD int fd = fs_open_dir(store->layers_fd, key);
 	CLEANUP_FD int root = fd < 0 ? -1 : fs_open_dir(fd, "fs");
 
-	if (root < 0 || flock(root, LOCK_SH | LOCK_NB) || !trusted(store, fd, diff_id))
-		return 0;
+	if (root < 0)
+		return store_is_absent(errno) ? 0 : layer_error(store, key, errno, err);
+
+	int rc = trusted(store, fd, key, diff_id, err);
+
+	if (rc <= 0)
+		return rc;
+	if (flock(root, LOCK_SH | LOCK_NB))
+		return layer_error(store, key, errno, err);
 	out->fd = steal_fd(&root);
 	snprintf(out->key, sizeof(out->key), "%s", key);
 	return 1;
 }
 
-bool store_layer_trusted(struct store *store, const char *key)
+int store_layer_trusted(struct store *store, const char *key, struct cpull_error *err)
 {
 	CLEANUP_FD int fd = fs_open_dir(store->layers_fd, key);
 
-	return fd >= 0 && trusted(store, fd, NULL);
+	if (fd < 0)
+		return store_is_absent(errno) ? 0 : layer_error(store, key, errno, err);
+	return trusted(store, fd, key, NULL, err);
 }
 
-int store_layer_pin(struct store *store, const char *key, struct layer_ref *out)
+int store_layer_pin(struct store *store, const char *key, struct layer_ref *out, struct cpull_error *err)
 {
-	CLEANUP_FD int lock = store_lock(store, STORE_SHARED, NULL);
+	CLEANUP_FD int lock = store_lock(store, STORE_SHARED, err);
 
-	return lock < 0 ? 0 : pin(store, key, NULL, out);
+	return lock < 0 ? lock : pin(store, key, NULL, out, err);
 }
 
-int store_layer_find(struct store *store, const char *diff_id, const char *parents, struct layer_ref *out)
+int store_layer_find(struct store *store, const char *diff_id, const char *parents, struct layer_ref *out,
+		     struct cpull_error *err)
 {
-	CLEANUP_FD int lock = store_lock(store, STORE_SHARED, NULL);
+	CLEANUP_FD int lock = store_lock(store, STORE_SHARED, err);
 	char key[STORE_KEY_BYTES];
 
 	if (lock < 0)
-		return 0;
+		return lock;
 	store_layer_key(diff_id, NULL, key);
-	if (pin(store, key, diff_id, out))
-		return 1;
+
+	int rc = pin(store, key, diff_id, out, err);
+
+	if (rc || !parents)
+		return rc;
 	store_layer_key(diff_id, parents, key);
-	return pin(store, key, diff_id, out);
+	return pin(store, key, diff_id, out, err);
 }
 
 void layer_ref_drop(struct layer_ref *ref)
@@ -298,16 +356,6 @@ static int own(struct store *store, const char *name, int *out, struct cpull_err
 		return 0;
 	*out = steal_fd(&fd);
 	return 1;
-}
-
-/* 1, 0, or a negative errno. */
-static int is_empty(int fd)
-{
-	CLEANUP_DIR DIR *dir = fs_list(fd, ".");
-
-	if (!dir)
-		return -errno;
-	return fs_next_name(dir) ? 0 : errno ? -errno : 1;
 }
 
 /* Takes what a dead owner left out of the way: nothing of it is used. */
@@ -358,7 +406,7 @@ static int own_empty(struct store *store, const char *name, int *out, struct cpu
 		if (fd < 0)
 			return 0;
 
-		int empty = is_empty(fd);
+		int empty = fs_is_empty(fd);
 
 		if (empty < 0)
 			return error_sys(err, CPULL_ERR_STORAGE, -empty, "listing %s/staging/%s", store->path, name);
@@ -459,20 +507,35 @@ static int write_facts(const struct store *store, int fd, const struct layer_fac
 	return fs_replace_file(fd, LAYER_FILE, text, strlen(text), false, err);
 }
 
+static int move_in(struct store *store, const struct stage *stage, const char *key)
+{
+	return renameat(store->staging_fd, stage->name, store->layers_fd, key);
+}
+
 /* Under the shared store lock, which keeps every remover out between the rename and the shared flock. `away` gets the
- * name of what had to make room, for the caller to remove. */
-static int publish(struct store *store, struct stage *stage, const char *key, char away[64], struct cpull_error *err)
+ * name of what had to make room, for the caller to remove. 1 when a trusted layer is there already, and pinned. */
+static int publish(struct store *store, struct stage *stage, const char *key, const char *diff_id, char away[64],
+		   struct layer_ref *out, struct cpull_error *err)
 {
 	away[0] = 0;
-	if (renameat(store->staging_fd, stage->name, store->layers_fd, key) == 0)
-		return 0;
-	if (errno != ENOTEMPTY && errno != EEXIST)
-		return error_sys(err, CPULL_ERR_STORAGE, errno, "committing layer %s", key);
-	/* We own the diff_id's stage, so what is there was not trusted when we looked: another boot's. */
-	if (trash(store, store->layers_fd, key, away))
-		return error_sys(err, CPULL_ERR_STORAGE, errno, "replacing the untrusted layer %s", key);
-	if (renameat(store->staging_fd, stage->name, store->layers_fd, key))
-		return error_sys(err, CPULL_ERR_STORAGE, errno, "committing layer %s", key);
+	if (move_in(store, stage, key)) {
+		if (errno != ENOTEMPTY && errno != EEXIST)
+			return error_sys(err, CPULL_ERR_STORAGE, errno, "committing layer %s", key);
+
+		/* what is there may be in use: it makes room only when it is known to be another boot's or damaged */
+		int rc = pin(store, key, diff_id, out, err);
+
+		if (rc)
+			return rc;
+		if (trash(store, store->layers_fd, key, away))
+			return error_sys(err, CPULL_ERR_STORAGE, errno, "replacing the untrusted layer %s", key);
+		if (move_in(store, stage, key))
+			return error_sys(err, CPULL_ERR_STORAGE, errno, "committing layer %s", key);
+	}
+	if (flock(stage->root_fd, LOCK_SH))
+		return error_sys(err, CPULL_ERR_STORAGE, errno, "pinning layer %s", key);
+	out->fd = steal_fd(&stage->root_fd);
+	snprintf(out->key, sizeof(out->key), "%s", key);
 	return 0;
 }
 
@@ -483,21 +546,16 @@ int store_stage_commit(struct store *store, struct stage *stage, const char *key
 	int lock = rc ? rc : store_lock(store, STORE_SHARED, err);
 	char away[64] = "";
 
-	rc = lock < 0 ? lock : publish(store, stage, key, away, err);
-	if (!rc)
-		flock(stage->root_fd, LOCK_SH);
+	rc = lock < 0 ? lock : publish(store, stage, key, facts->diff_id, away, out, err);
 	if (lock >= 0)
 		close(lock);
 	if (away[0])
 		remove_staged(store, away);
-	if (rc) {
+	if (rc)
 		store_stage_drop(store, stage);
-		return rc;
-	}
-	out->fd = steal_fd(&stage->root_fd);
-	snprintf(out->key, sizeof(out->key), "%s", key);
-	stage_free(stage);
-	return 0;
+	else
+		stage_free(stage);
+	return MIN(rc, 0);
 }
 
 int store_make_durable(struct store *store, const struct layer_ref *refs, size_t count, struct cpull_error *err)
@@ -518,16 +576,14 @@ int store_layer_remove(struct store *store, const char *key, struct cpull_error 
 {
 	CLEANUP_FD int fd = fs_open_dir(store->layers_fd, key);
 	CLEANUP_FD int root = fd < 0 ? -1 : fs_open_dir(fd, "fs");
-	char away[64];
 
-	if (fd < 0)
-		return 0;
+	if (root < 0 && !store_is_absent(errno))
+		return layer_error(store, key, errno, err);
 	if (root >= 0 && flock(root, LOCK_EX | LOCK_NB))
-		return 0; /* a pull counts on it */
-	if (trash(store, store->layers_fd, key, away))
-		return error_sys(err, CPULL_ERR_STORAGE, errno, "removing layer %s", key);
+		/* a pull counts on it */
+		return errno == EWOULDBLOCK ? 0 : layer_error(store, key, errno, err);
 
-	int rc = fs_remove_tree(store->staging_fd, away, err);
+	int rc = store_trash(store, store->layers_fd, key, err);
 
 	return rc ? rc : 1;
 }

@@ -51,12 +51,16 @@ struct layer_ref {
 
 /* KEY of a diff_id; parents NULL for a layer that stands alone. */
 void store_layer_key(const char *diff_id, const char *parents, char out[STORE_KEY_BYTES]);
-/* 1 with *out set when a trusted layer is there, under the plain key or the one with `parents`; 0 when not. */
-int store_layer_find(struct store *store, const char *diff_id, const char *parents, struct layer_ref *out);
+/* The look-ups return 1 for a layer that is there and trusted, 0 for one that is not, and an error when that cannot be told
+ * now (no descriptors, no memory, no access): a layer in use must not be taken for a missing or a damaged one. */
+
+/* Pins what it finds into *out, under the plain key or the one with `parents`. */
+MUST_CHECK int store_layer_find(struct store *store, const char *diff_id, const char *parents, struct layer_ref *out,
+				struct cpull_error *err);
 /* The same for an exact key. */
-int store_layer_pin(struct store *store, const char *key, struct layer_ref *out);
-/* Is it there and trusted now? Pins nothing and takes no lock, so it may be called with the store locked. */
-bool store_layer_trusted(struct store *store, const char *key);
+MUST_CHECK int store_layer_pin(struct store *store, const char *key, struct layer_ref *out, struct cpull_error *err);
+/* Pins nothing and takes no lock, so it may be called with the store locked. */
+MUST_CHECK int store_layer_trusted(struct store *store, const char *key, struct cpull_error *err);
 void layer_ref_drop(struct layer_ref *ref);
 /* "STORE/layers/KEY/fs"; to be freed. */
 char *store_layer_path(const struct store *store, const char *key);
@@ -87,7 +91,8 @@ int store_stage(struct store *store, const char *diff_id, const char *parents, s
  * waits for nothing but stages of fewer parents. */
 MUST_CHECK int store_stage_set_aside(struct store *store, struct stage *stage, const char *diff_id, const char *parents,
 				     struct cpull_error *err);
-/* Makes the stage a layer under `key` and pins it. Takes over the stage, also on failure. */
+/* Makes the stage a layer under `key` and pins it; where a trusted one is already, that one is pinned and the stage goes.
+ * Takes over the stage, also on failure. */
 MUST_CHECK int store_stage_commit(struct store *store, struct stage *stage, const char *key,
 				  const struct layer_facts *facts, struct layer_ref *out, struct cpull_error *err);
 /* Removes a stage and all in it. NULL is fine. */
@@ -98,8 +103,13 @@ MUST_CHECK int store_make_durable(struct store *store, const struct layer_ref *r
 
 /* ---- shared by records and mounts ---- */
 
-/* Moves layers/key out of the way and deletes it, if no one has it pinned; 1 when it went. The store must be locked
- * exclusive. */
-int store_layer_remove(struct store *store, const char *key, struct cpull_error *err);
+/* Moves layers/key into the trash, if no one has it pinned; 1 when it went. The store must be locked exclusive. */
+MUST_CHECK int store_layer_remove(struct store *store, const char *key, struct cpull_error *err);
+/* Moves anything of the store into the trash: at once, however large it is. Missing is fine. */
+MUST_CHECK int store_trash(struct store *store, int dirfd, const char *name, struct cpull_error *err);
+/* Deletes what is in the trash. To be called without a lock: it may take long. */
+void store_empty_trash(struct store *store);
+/* Did the system call say that the file is not there, or is no file of ours? Anything else says nothing about the file. */
+bool store_is_absent(int num);
 
 #endif

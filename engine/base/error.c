@@ -143,6 +143,13 @@ int error_nomem(struct cpull_error *err)
 	return error_set(err, CPULL_ERR_NOMEM, "out of memory");
 }
 
+int error_copy(struct cpull_error *err, const struct cpull_error *from)
+{
+	if (err)
+		*err = *from;
+	return from->code;
+}
+
 const char *error_quote(const char *text, size_t len, char *out, size_t out_bytes)
 {
 	static const char hex[] = "0123456789abcdef";

@@ -22,6 +22,9 @@ int error_wrap(struct cpull_error *err, const char *fmt, ...) PRINTF_LIKE(2, 3);
 
 int error_nomem(struct cpull_error *err);
 
+/* Hands on an error that was first kept aside, because some codes of the call are no failure of the caller's. */
+int error_copy(struct cpull_error *err, const struct cpull_error *from);
+
 /* Copies `text` into `out`, with every control byte and non-printable made visible as \xNN and cut to
  * out_bytes: for names that come from outside and go into a message. Returns out. */
 const char *error_quote(const char *text, size_t len, char *out, size_t out_bytes);

@@ -53,6 +53,15 @@ const char *fs_next_name(DIR *dir)
 	return entry ? entry->d_name : NULL;
 }
 
+int fs_is_empty(int fd)
+{
+	CLEANUP_DIR DIR *dir = fs_list(fd, ".");
+
+	if (!dir)
+		return -errno;
+	return fs_next_name(dir) ? 0 : errno ? -errno : 1;
+}
+
 /* ---- removing a tree ---- */
 
 /* Level by level, with two descriptors and without recursion, whatever the depth: directories that are not empty are moved
@@ -135,7 +144,10 @@ static int empty_children(struct removal *r, size_t *left, struct cpull_error *e
 
 		if (rc)
 			return rc;
-		unlinkat(dirfd(r->top), name, AT_REMOVEDIR);
+		/* empty, and yet it stays (a mount point, an immutable one): the next round would find the same */
+		if (unlinkat(dirfd(r->top), name, AT_REMOVEDIR) && errno != ENOENT && errno != ENOTEMPTY &&
+		    errno != EEXIST)
+			return removal_error(name, errno, err);
 	}
 	return 0;
 }

@@ -26,6 +26,8 @@ DIR *fs_list(int dirfd, const char *name);
 DIR *fs_list_fd(int fd);
 /* The next name in it but "." and "..", or NULL: at the end with errno 0. Good until the next call. */
 const char *fs_next_name(DIR *dir);
+/* Is the directory behind fd empty? 1, 0, or -errno. */
+MUST_CHECK int fs_is_empty(int fd);
 /* Removes name, whatever it is. Any depth, with two descriptors. Missing is fine; after an error it can be called again. */
 MUST_CHECK int fs_remove_tree(int dirfd, const char *name, struct cpull_error *err);
 /* The same, and tells the inode number of every directory before it goes, of some more than once. */

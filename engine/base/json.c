@@ -49,6 +49,10 @@ int json_parse(const char *text, size_t len, int code, const char *what, json_t 
 	if (*out)
 		return 0;
 
+	/* jansson names every fault of the text; without a name it was memory, too */
+	if (json_error_code(&why) == json_error_out_of_memory || json_error_code(&why) == json_error_unknown)
+		return error_nomem(err);
+
 	char quoted[JSON_ERROR_TEXT_LENGTH * 4 + 1];
 
 	error_quote(why.text, strnlen(why.text, sizeof(why.text)), quoted, sizeof(quoted));

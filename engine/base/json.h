@@ -18,7 +18,7 @@ static inline void cleanup_json(json_t **j)
 #define CLEANUP_JSON __attribute__((cleanup(cleanup_json)))
 
 /* Parses exactly len bytes as one object or array. On failure err gets `code` and a message that begins
- * with `what`. */
+ * with `what`; when memory is out CPULL_ERR_NOMEM. */
 MUST_CHECK int json_parse(const char *text, size_t len, int code, const char *what, json_t **out,
 			  struct cpull_error *err);
 /* String member, or NULL when absent, null or not a string. Borrowed. */

@@ -9,7 +9,10 @@
 #include <cmocka.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/fs.h>
 #include <string.h>
+#include <sys/ioctl.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 
 #include "engine/base/fs.h"
@@ -120,9 +123,9 @@ static void committed_layer_is_found_and_pinned(void **state)
 	struct layer_ref ref = {.fd = -1}, second = {.fd = -1};
 
 	(void)state;
-	assert_int_equal(store_layer_find(store, DIFF_ID, "abc", &ref), 0);
+	assert_int_equal(store_layer_find(store, DIFF_ID, "abc", &ref, NULL), 0);
 	commit_layer(store, NULL, &ref);
-	assert_int_equal(store_layer_find(store, DIFF_ID, "abc", &second), 1);
+	assert_int_equal(store_layer_find(store, DIFF_ID, "abc", &second, NULL), 1);
 	assert_string_equal(second.key, ref.key);
 	assert_int_equal(faccessat(second.fd, "inside", F_OK, 0), 0);
 
@@ -133,7 +136,7 @@ static void committed_layer_is_found_and_pinned(void **state)
 	layer_ref_drop(&second);
 	assert_int_equal(store_layer_remove(store, second.key, NULL), 1);
 	close(lock);
-	assert_int_equal(store_layer_find(store, DIFF_ID, "abc", &second), 0);
+	assert_int_equal(store_layer_find(store, DIFF_ID, "abc", &second, NULL), 0);
 	store_close(store);
 }
 
@@ -144,8 +147,8 @@ static void layer_of_other_parents_is_another(void **state)
 
 	(void)state;
 	commit_layer(store, "parents1", &ref);
-	assert_int_equal(store_layer_find(store, DIFF_ID, "parents2", &other), 0);
-	assert_int_equal(store_layer_find(store, DIFF_ID, "parents1", &other), 1);
+	assert_int_equal(store_layer_find(store, DIFF_ID, "parents2", &other, NULL), 0);
+	assert_int_equal(store_layer_find(store, DIFF_ID, "parents1", &other, NULL), 1);
 	layer_ref_drop(&ref);
 	layer_ref_drop(&other);
 
@@ -164,13 +167,13 @@ static void another_boot_is_not_trusted(void **state)
 	commit_layer(store, NULL, &ref);
 	layer_ref_drop(&ref);
 	strcpy(store->boot_id, "another boot");
-	assert_int_equal(store_layer_find(store, DIFF_ID, "p", &ref), 0);
+	assert_int_equal(store_layer_find(store, DIFF_ID, "p", &ref, NULL), 0);
 	/* and a new pull replaces it */
 	commit_layer(store, NULL, &ref);
 	assert_int_equal(store_make_durable(store, &ref, 1, NULL), 0);
 	layer_ref_drop(&ref);
 	strcpy(store->boot_id, "a third boot");
-	assert_int_equal(store_layer_find(store, DIFF_ID, "p", &ref), 1);
+	assert_int_equal(store_layer_find(store, DIFF_ID, "p", &ref, NULL), 1);
 	layer_ref_drop(&ref);
 	store_close(store);
 }
@@ -195,19 +198,134 @@ static void damaged_record_is_not_believed(void **state)
 
 	(void)state;
 	assert_int_equal(record_save(store, &record, NULL), 0);
-	assert_int_equal(record_load(store, "r.example/a:b", &back), 1);
+	assert_int_equal(record_load(store, "r.example/a:b", &back, NULL), 1);
 	assert_string_equal(back.manifest, HELLO);
-	assert_false(record_layers_ready(store, &back, NULL));
+	assert_int_equal(record_layers_ready(store, &back, NULL, NULL), 0);
 	record_free(&back);
-	assert_int_equal(record_load(store, "r.example/a:c", &back), 0);
+	assert_int_equal(record_load(store, "r.example/a:c", &back, NULL), 0);
 	record.manifest = "hellO";
 	assert_int_equal(record_save(store, &record, NULL), 0);
-	assert_int_equal(record_load(store, "r.example/a:b", &back), 0);
+	assert_int_equal(record_load(store, "r.example/a:b", &back, NULL), 0);
 	record.manifest = HELLO;
 	layer.key = "../../etc";
 	assert_int_equal(record_save(store, &record, NULL), 0);
-	assert_int_equal(record_load(store, "r.example/a:b", &back), 0);
+	assert_int_equal(record_load(store, "r.example/a:b", &back, NULL), 0);
 	store_close(store);
+}
+
+/* The next descriptor that is opened fails, whatever it is for. */
+static void without_descriptors(struct rlimit *before)
+{
+	int next = open("/dev/null", O_RDONLY | O_CLOEXEC);
+
+	assert_true(next >= 0);
+	close(next);
+	assert_int_equal(getrlimit(RLIMIT_NOFILE, before), 0);
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &(struct rlimit){(rlim_t)next, before->rlim_max}), 0);
+}
+
+/* What cannot be looked at is neither missing nor damaged: nothing is removed for it. */
+static void trouble_with_looking_is_no_verdict(void **state)
+{
+	char path[64], key[STORE_KEY_BYTES];
+	struct cpull_engine_options o = {.size = sizeof(o), .store = path};
+	struct record_layer layer = {.digest = DIFF_ID, .diff_id = DIFF_ID, .media_type = "t", .key = key};
+	struct record record = {.reference = "r.example/kept:1",
+				.manifest_digest = HELLO_DIGEST,
+				.config_digest = HELLO_DIGEST,
+				.platform = "linux/amd64",
+				.wanted = "linux/amd64",
+				.manifest = HELLO,
+				.config = HELLO,
+				.layers = &layer,
+				.layer_count = 1};
+	struct layer_ref ref = {.fd = -1};
+	struct cpull_engine *engine;
+	struct cpull_images *images;
+	struct record back;
+	struct rlimit limit;
+
+	(void)state;
+	snprintf(path, sizeof(path), "%s/looking", scratch);
+	assert_int_equal(cpull_engine_new(&o, &engine, NULL), 0);
+
+	struct store *store = engine->store;
+
+	commit_layer(store, NULL, &ref);
+	layer_ref_drop(&ref);
+	store_layer_key(DIFF_ID, NULL, key);
+	assert_int_equal(record_save(store, &record, NULL), 0);
+
+	without_descriptors(&limit);
+	int rcs[] = {cpull_prune(engine, NULL, NULL),
+		     cpull_image_remove(engine, "r.example/kept:1", NULL, NULL),
+		     cpull_images_load(engine, &images, NULL),
+		     store_layer_find(store, DIFF_ID, NULL, &ref, NULL),
+		     store_layer_trusted(store, key, NULL),
+		     record_load(store, "r.example/kept:1", &back, NULL)};
+
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &limit), 0);
+	for (size_t i = 0; i < ARRAY_LEN(rcs); i++)
+		assert_int_equal(rcs[i], CPULL_ERR_STORAGE);
+
+	/* with one descriptor more the directory can be listed and nothing in it can be read */
+	int spare = open("/dev/null", O_RDONLY | O_CLOEXEC), lock = open("/dev/null", O_RDONLY | O_CLOEXEC);
+
+	without_descriptors(&limit);
+	close(spare);
+	close(lock);
+	int rc = cpull_prune(engine, NULL, NULL);
+
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &limit), 0);
+	assert_int_equal(rc, CPULL_ERR_STORAGE);
+	assert_int_equal(record_load(store, "r.example/kept:1", &back, NULL), 1);
+	assert_int_equal(record_layers_ready(store, &back, NULL, NULL), 1);
+	record_free(&back);
+	cpull_engine_free(engine);
+}
+
+/* Two of one diff_id came to be (from stages of different parents): the first one stays, whoever uses it. */
+static void commit_leaves_a_trusted_layer_alone(void **state)
+{
+	struct store *store = open_store();
+	struct layer_ref first = {.fd = -1}, second = {.fd = -1};
+
+	(void)state;
+	commit_layer(store, "twice", &first);
+	assert_int_equal(mkdirat(first.fd, "mark", 0755), 0);
+	commit_layer(store, "twice", &second);
+	assert_int_equal(faccessat(second.fd, "mark", F_OK, 0), 0);
+	assert_int_equal(faccessat(first.fd, "mark", F_OK, 0), 0);
+	layer_ref_drop(&first);
+	layer_ref_drop(&second);
+	assert_int_equal(fs_remove_tree(store->layers_fd, second.key, NULL), 0);
+	store_close(store);
+}
+
+static void remove_tree_gives_up_on_what_stays(void **state)
+{
+	char path[64], inside[80];
+	int flags = FS_IMMUTABLE_FL, none = 0;
+
+	(void)state;
+	snprintf(path, sizeof(path), "%s/stays", scratch);
+	snprintf(inside, sizeof(inside), "%s/inside", path);
+	assert_int_equal(mkdir(path, 0700), 0);
+	assert_int_equal(mkdir(inside, 0700), 0);
+
+	int fd = open(inside, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+	if (ioctl(fd, FS_IOC_SETFLAGS, &flags)) {
+		close(fd);
+		print_message("no immutable directories here\n");
+		skip();
+	}
+	int rc = fs_remove_tree(AT_FDCWD, path, NULL);
+
+	assert_int_equal(ioctl(fd, FS_IOC_SETFLAGS, &none), 0);
+	close(fd);
+	assert_int_equal(rc, CPULL_ERR_PERMISSION);
+	assert_int_equal(fs_remove_tree(AT_FDCWD, path, NULL), 0);
 }
 
 static void remove_tree_takes_any_depth(void **state)
@@ -263,6 +381,9 @@ int main(void)
 		cmocka_unit_test(layer_of_other_parents_is_another),
 		cmocka_unit_test(another_boot_is_not_trusted),
 		cmocka_unit_test(damaged_record_is_not_believed),
+		cmocka_unit_test(trouble_with_looking_is_no_verdict),
+		cmocka_unit_test(commit_leaves_a_trusted_layer_alone),
+		cmocka_unit_test(remove_tree_gives_up_on_what_stays),
 		cmocka_unit_test(remove_tree_takes_any_depth),
 		cmocka_unit_test(budget_covers_every_promise),
 	};
