@@ -25,8 +25,8 @@ const char *cpull_version(void)
 	return CPULL_VERSION;
 }
 
-/* Of the budget, 7/16 are chunks and 1/2 are the zstd windows of all layers; code, TLS and metadata have what is left
- * and some more, which does not grow with the budget. Windows that no layer asks for are never touched. */
+/* Of the budget, 3/16 are chunks and 1/2 are the zstd windows of all layers; code, TLS and metadata have what is left,
+ * which at the default is enough for them. Windows that no layer asks for are never touched. */
 int memory_plan_make(uint64_t memory_bytes, unsigned jobs, struct memory_plan *out, struct cpull_error *err)
 {
 	if (!memory_bytes)
@@ -39,7 +39,7 @@ int memory_plan_make(uint64_t memory_bytes, unsigned jobs, struct memory_plan *o
 	if (jobs > LIMIT_JOBS)
 		return error_set(err, CPULL_ERR_USAGE, "%u jobs are more than the %u that are possible", jobs, LIMIT_JOBS);
 
-	size_t budget = (size_t)(memory_bytes / 16 * 7);
+	size_t budget = (size_t)(memory_bytes / 16 * 3); /* more gains nothing, see docs/internals.md */
 	size_t per_job = 2 * SHARE_RESERVED;
 
 	out->jobs = jobs;
