@@ -236,6 +236,10 @@ static inline void *server_accept(void *payload)
 	for (;;) {
 		int fd = accept(server->listener, NULL, NULL);
 
+		if (fd < 0 && (errno == EMFILE || errno == ENFILE) && !server_stopping(server)) {
+			poll(NULL, 0, 10); /* a test took them all */
+			continue;
+		}
 		if (fd < 0)
 			return NULL;
 		pthread_mutex_lock(&server->lock);

@@ -633,45 +633,58 @@ static void silence_is_limited(void **state)
 }
 
 #define LATE_BYTES 2000u
+#define LATE_LIMIT_MS 1000
+
+struct lateness {
+	atomic_bool asked; /* for the manifest */
+	atomic_bool sent;  /* the second half of the blob */
+};
 
 /* The second half of a blob comes soon after somebody asked for the manifest. */
 static bool answer_late(struct server *server, int fd, const struct request *request)
 {
-	atomic_bool *asked = server->payload;
+	struct lateness *lateness = server->payload;
 
 	if (strstr(request->path, "/manifests/")) {
-		atomic_store(asked, true);
+		atomic_store(&lateness->asked, true);
 		return server_reply(server, fd, 200, "", "{}");
 	}
 	if (!server_printf(server, fd, "HTTP/1.1 200 X\r\nContent-Length: %u\r\n\r\n", LATE_BYTES) ||
 	    !server_send(server, fd, content, LATE_BYTES / 2))
 		return false;
-	while (!atomic_load(asked) && !server_stopping(server))
+	while (!atomic_load(&lateness->asked) && !server_stopping(server))
 		poll(NULL, 0, 5);
-	poll(NULL, 0, 100);
-	return server_send(server, fd, content + LATE_BYTES / 2, LATE_BYTES / 2);
+	poll(NULL, 0, 100); /* until the fetch thread is busy */
+	if (!server_send(server, fd, content + LATE_BYTES / 2, LATE_BYTES / 2))
+		return false;
+	atomic_store(&lateness->sent, true);
+	return true;
 }
 
 static void dawdle(enum cpull_log_level level, const char *line, void *payload)
 {
+	struct lateness *lateness = payload;
+
 	(void)level;
-	(void)payload;
-	if (strstr(line, "/manifests/"))
-		poll(NULL, 0, 700);
+	if (!strstr(line, "/manifests/"))
+		return;
+	for (int i = 0; i < 1000 && !atomic_load(&lateness->sent); i++)
+		poll(NULL, 0, 5);
+	poll(NULL, 0, LATE_LIMIT_MS);
 }
 
 /* The fetch thread is kept from its sockets for longer than the limit, while bytes arrive: that is no silence. */
 static void lateness_is_no_silence(void **state)
 {
 	struct fixture f;
-	atomic_bool asked = false;
+	struct lateness lateness = {false};
 	struct source_document document;
 	uint64_t total;
 
-	set_up(&f, state, answer_late, &asked);
+	set_up(&f, state, answer_late, &lateness);
 	log_destroy(&f.log);
-	log_init(&f.log, dawdle, NULL, CPULL_LOG_DEBUG);
-	f.options.stall_timeout_ms = 400;
+	log_init(&f.log, dawdle, &lateness, CPULL_LOG_DEBUG);
+	f.options.stall_timeout_ms = LATE_LIMIT_MS;
 	open_source(&f);
 	struct blob *blob = open_blob(&f, LATE_BYTES);
 	while (blob_received(blob) < LATE_BYTES / 2)
