@@ -140,7 +140,7 @@ enum cpull_layer_state {
 	CPULL_LAYER_PULLING = 1,
 	CPULL_LAYER_VERIFIED = 2, /* all digests and the MAC are right, and it is in the store */
 	CPULL_LAYER_REUSED = 3,   /* it was in the store already */
-	CPULL_LAYER_FAILED = 4,
+	CPULL_LAYER_FAILED = 4,   /* it is why the pull failed; the others keep the state they had then */
 };
 
 /* Progress of one layer. Strings live for the duration of the call. */

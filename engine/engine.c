@@ -63,9 +63,8 @@ static int read_options(const struct cpull_engine_options *given, struct cpull_e
 	if (given->size < offsetof(struct cpull_engine_options, reserved) || given->size > 4096)
 		return error_set(err, CPULL_ERR_USAGE, "engine options: size is not set to the size of the struct");
 	memcpy(out, given, MIN(given->size, sizeof(*out)));
-	for (size_t i = 0; i < ARRAY_LEN(out->reserved); i++)
-		if (out->reserved[i])
-			return error_set(err, CPULL_ERR_USAGE, "engine options: reserved members are not zero");
+	if (!all_zero(out->reserved, sizeof(out->reserved)) || !tail_is_zero(given, given->size, sizeof(*out)))
+		return error_set(err, CPULL_ERR_USAGE, "engine options: members that this version does not know are not zero");
 	if ((unsigned)out->io > CPULL_IO_SYNC)
 		return error_set(err, CPULL_ERR_USAGE, "engine options: unknown io mode %d", (int)out->io);
 	return 0;
@@ -140,20 +139,70 @@ int engine_get_memory(struct cpull_engine *engine, struct cpull_error *err)
 	return rc;
 }
 
-bool engine_job_begin(struct cpull_engine *engine)
+/* ---- places ---- */
+
+/* Under the lock. */
+static void wake_first(const struct cpull_engine *engine)
+{
+	if (engine->waiting && engine->jobs_running < engine->plan.jobs)
+		engine->waiting->wake(engine->waiting->payload);
+}
+
+/* Under the lock. */
+static void unqueue(struct cpull_engine *engine, struct job_place *place)
+{
+	struct job_place **at = &engine->waiting;
+
+	if (!place->waiting)
+		return;
+	while (*at != place)
+		at = &(*at)->next;
+	*at = place->next;
+	place->waiting = false;
+}
+
+/* Under the lock. */
+static void enqueue(struct cpull_engine *engine, struct job_place *place)
+{
+	struct job_place **at = &engine->waiting;
+
+	if (place->waiting)
+		return;
+	while (*at)
+		at = &(*at)->next;
+	place->next = NULL;
+	place->waiting = true;
+	*at = place;
+}
+
+bool engine_job_begin(struct cpull_engine *engine, struct job_place *place)
 {
 	pthread_mutex_lock(&engine->lock);
-	bool free_place = engine->jobs_running < engine->plan.jobs;
+	bool mine = engine->jobs_running < engine->plan.jobs && (!engine->waiting || engine->waiting == place);
 
-	if (free_place)
+	if (mine) {
 		engine->jobs_running++;
+		unqueue(engine, place);
+		wake_first(engine);
+	} else {
+		enqueue(engine, place);
+	}
 	pthread_mutex_unlock(&engine->lock);
-	return free_place;
+	return mine;
 }
 
 void engine_job_end(struct cpull_engine *engine)
 {
 	pthread_mutex_lock(&engine->lock);
 	engine->jobs_running--;
+	wake_first(engine);
+	pthread_mutex_unlock(&engine->lock);
+}
+
+void engine_job_leave(struct cpull_engine *engine, struct job_place *place)
+{
+	pthread_mutex_lock(&engine->lock);
+	unqueue(engine, place);
+	wake_first(engine);
 	pthread_mutex_unlock(&engine->lock);
 }

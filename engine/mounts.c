@@ -400,6 +400,8 @@ static int read_mount_options(const struct cpull_mount_options *given, struct cp
 	if (given->size < offsetof(struct cpull_mount_options, reserved) || given->size > 4096)
 		return error_set(err, CPULL_ERR_USAGE, "mount options: size is not set to the size of the struct");
 	memcpy(out, given, MIN(given->size, sizeof(*out)));
+	if (!all_zero(out->reserved, sizeof(out->reserved)) || !tail_is_zero(given, given->size, sizeof(*out)))
+		return error_set(err, CPULL_ERR_USAGE, "mount options: members that this version does not know are not zero");
 	return 0;
 }
 

@@ -153,6 +153,21 @@ static int run(struct cpull_pull *pull, struct cpull_error *err)
 	return rc ? rc : make_result(pull, err);
 }
 
+/* What is wrong with the image, or with the keys for it: no cancel and no deadline brings that about, nor may they hide it when
+ * they come while the pull is being wound up. */
+static bool is_verdict(int code)
+{
+	switch (cpull_code_class(code)) {
+	case CPULL_CLASS_DIGEST:
+	case CPULL_CLASS_KEY:
+	case CPULL_CLASS_POLICY:
+	case CPULL_CLASS_IMAGE:
+		return true;
+	default:
+		return false;
+	}
+}
+
 static void *pull_main(void *payload)
 {
 	struct cpull_pull *pull = payload;
@@ -161,8 +176,8 @@ static void *pull_main(void *payload)
 	int stop = rc ? pull_stop_code(pull) : 0;
 
 	/* a cancel that ended a blocking call is a cancel, whatever the call made of it */
-	if (stop)
-		pull_stop_error(pull, stop, &err);
+	if (stop && !is_verdict(rc))
+		rc = pull_stop_error(pull, stop, &err);
 	if (rc)
 		error_wrap(&err, "pulling %s", pull->reference.name);
 	/* whoever sees the end finds nothing of ours under way, locked or in memory */
@@ -197,9 +212,8 @@ static int read_options(const struct cpull_pull_options *given, struct cpull_pul
 	if (!given || given->size < offsetof(struct cpull_pull_options, reserved) || given->size > 4096)
 		return error_set(err, CPULL_ERR_USAGE, "pull options: size is not set to the size of the struct");
 	memcpy(out, given, MIN(given->size, sizeof(*out)));
-	for (size_t i = 0; i < ARRAY_LEN(out->reserved); i++)
-		if (out->reserved[i])
-			return error_set(err, CPULL_ERR_USAGE, "pull options: reserved members are not zero");
+	if (!all_zero(out->reserved, sizeof(out->reserved)) || !tail_is_zero(given, given->size, sizeof(*out)))
+		return error_set(err, CPULL_ERR_USAGE, "pull options: members that this version does not know are not zero");
 	if (!out->image)
 		return error_set(err, CPULL_ERR_USAGE, "pull options: no image is given");
 	return 0;
@@ -258,6 +272,7 @@ static struct cpull_pull *pull_new(struct cpull_engine *engine)
 	if (!pull)
 		return NULL;
 	pull->engine = engine;
+	pull->place = (struct job_place){.wake = pull_nudge, .payload = pull};
 	pthread_mutex_init(&pull->lock, NULL);
 	pthread_condattr_init(&attr);
 	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
@@ -333,7 +348,14 @@ void cpull_pull_cancel(struct cpull_pull *pull)
 
 const struct cpull_result *cpull_pull_result(const struct cpull_pull *pull)
 {
-	return pull->ended && !pull->err.code ? &pull->result : NULL;
+	/* not const: the lock is the pull's, and asking early is allowed */
+	pthread_mutex_t *lock = (pthread_mutex_t *)&pull->lock;
+
+	pthread_mutex_lock(lock);
+	bool done = pull->ended && !pull->err.code;
+
+	pthread_mutex_unlock(lock);
+	return done ? &pull->result : NULL;
 }
 
 void cpull_pull_free(struct cpull_pull *pull)

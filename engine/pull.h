@@ -35,6 +35,7 @@ struct pull_layer {
 	/* progress */
 	enum cpull_layer_state shown;
 	bool shown_once;
+	uint64_t shown_ms;
 	uint64_t shown_fetched;
 	uint64_t shown_unpacked;
 };
@@ -58,6 +59,7 @@ struct cpull_pull {
 	size_t layer_count;
 	size_t *order; /* layer numbers, largest first */
 	struct cpull_stats stats;
+	struct job_place place;
 
 	pthread_t thread;
 	bool thread_started;
@@ -75,6 +77,8 @@ struct cpull_pull {
 MUST_CHECK int pull_plan(struct cpull_pull *pull, struct cpull_error *err);
 /* schedule.c: runs until every layer is STEP_READY, or everything has stopped after the first error. */
 MUST_CHECK int pull_run_layers(struct cpull_pull *pull, struct cpull_error *err);
+/* schedule.c: makes the pull's thread look again. Any thread; payload is the pull. */
+void pull_nudge(void *payload);
 /* schedule.c: drops what the layers hold. */
 void pull_release_layers(struct cpull_pull *pull);
 /* schedule.c: fills err for such a code. */

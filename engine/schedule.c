@@ -16,11 +16,11 @@
 #include "engine/pull.h"
 
 #define TICK_MS 100u      /* progress */
-#define POLL_MS 10u       /* while another owner, or another pull of the engine, is in the way */
+#define POLL_MS 10u       /* while another owner is in the way; longer every time, up to a tick */
 
 /* ---- waiting ---- */
 
-static void nudge(void *payload)
+void pull_nudge(void *payload)
 {
 	struct cpull_pull *pull = payload;
 
@@ -70,10 +70,12 @@ static void report(struct cpull_pull *pull, size_t i, enum cpull_layer_state sta
 		return;
 	if (l->job)
 		layer_job_progress(l->job, &now);
-	if (l->shown_once && l->shown == state && l->shown_fetched == now.fetched_bytes &&
-	    l->shown_unpacked == now.unpacked_bytes)
+	if (l->shown_once && l->shown == state &&
+	    ((l->shown_fetched == now.fetched_bytes && l->shown_unpacked == now.unpacked_bytes) ||
+	     now_ms() < l->shown_ms + TICK_MS))
 		return;
 	l->shown_once = true;
+	l->shown_ms = now_ms();
 	l->shown = state;
 	l->shown_fetched = now.fetched_bytes;
 	l->shown_unpacked = now.unpacked_bytes;
@@ -98,8 +100,11 @@ static void report_all(struct cpull_pull *pull)
 
 /* ---- ending ---- */
 
-static int wrap_layer(const struct cpull_pull *pull, size_t i, struct cpull_error *err)
+/* The layer is what the pull fails for. */
+static int fail_layer(struct cpull_pull *pull, size_t i, struct cpull_error *err)
 {
+	if (!pull_stop_code(pull))
+		report(pull, i, CPULL_LAYER_FAILED);
 	return error_wrap(err, "layer %zu/%zu %s", i + 1, pull->layer_count, pull->layers[i].desc->digest);
 }
 
@@ -222,7 +227,7 @@ static int commit_complete(struct cpull_pull *pull, size_t *left, struct cpull_e
 				rc = store_stage_set_aside(pull->engine->store, l->stage, l->diff_id_text, l->parents, err);
 		}
 		if (rc)
-			return wrap_layer(pull, i, err);
+			return fail_layer(pull, i, err);
 		if (l->step != STEP_READY)
 			(*left)++;
 	}
@@ -253,10 +258,8 @@ static int collect(struct cpull_pull *pull, struct cpull_error *err)
 		engine_job_end(pull->engine);
 		l->step = rc ? STEP_WAITING : STEP_STAGED;
 		layer_job_add_stats(l->job, &pull->stats);
-		if (rc) {
-			report(pull, i, CPULL_LAYER_FAILED);
-			return wrap_layer(pull, i, err);
-		}
+		if (rc)
+			return fail_layer(pull, i, err);
 	}
 	return 0;
 }
@@ -287,7 +290,7 @@ static int start_owned(struct cpull_pull *pull, struct pull_layer *l, struct cpu
 				      .diff_id = l->diff_id,
 				      .key = l->key,
 				      .stage = l->stage,
-				      .changed = nudge,
+				      .changed = pull_nudge,
 				      .changed_payload = pull};
 
 	rc = layer_job_start(&o, &l->job, err);
@@ -298,7 +301,8 @@ static int start_owned(struct cpull_pull *pull, struct pull_layer *l, struct cpu
 	return rc;
 }
 
-/* Starts what can be started. *blocked tells that something could not be, for want of a place or of ownership. */
+/* Starts what can be started. *blocked tells that something could not be because it has another owner; for a place the pull is
+ * in the engine's queue and will be nudged. */
 static int start_waiting(struct cpull_pull *pull, bool *blocked, struct cpull_error *err)
 {
 	*blocked = false;
@@ -308,10 +312,8 @@ static int start_waiting(struct cpull_pull *pull, bool *blocked, struct cpull_er
 
 		if (l->step != STEP_WAITING || l->same_as >= 0)
 			continue;
-		if (!engine_job_begin(pull->engine)) {
-			*blocked = true;
+		if (!engine_job_begin(pull->engine, &pull->place))
 			return 0;
-		}
 
 		int rc = store_stage(pull->engine->store, l->diff_id_text, l->parents, &l->stage, err);
 
@@ -322,8 +324,9 @@ static int start_waiting(struct cpull_pull *pull, bool *blocked, struct cpull_er
 		else if (rc > 0)
 			rc = start_owned(pull, l, err);
 		if (rc < 0)
-			return wrap_layer(pull, i, err);
+			return fail_layer(pull, i, err);
 	}
+	engine_job_leave(pull->engine, &pull->place);
 	return 0;
 }
 
@@ -355,12 +358,15 @@ static int step(struct cpull_pull *pull, size_t *left, bool *blocked, struct cpu
 		rc = commit_complete(pull, left, err);
 	*blocked = false;
 	if (!rc && *left && !judging(pull))
-		rc = start_waiting(pull, blocked, err);
+		return start_waiting(pull, blocked, err);
+	/* nobody is to wait behind a pull that wants nothing */
+	engine_job_leave(pull->engine, &pull->place);
 	return rc;
 }
 
 int pull_run_layers(struct cpull_pull *pull, struct cpull_error *err)
 {
+	unsigned pause_ms = POLL_MS;
 	size_t left = 0;
 	bool blocked;
 	int rc;
@@ -368,8 +374,10 @@ int pull_run_layers(struct cpull_pull *pull, struct cpull_error *err)
 	report_all(pull);
 	while (!(rc = step(pull, &left, &blocked, err)) && left) {
 		report_all(pull);
-		sleep_until_changed(pull, blocked ? POLL_MS : TICK_MS);
+		sleep_until_changed(pull, blocked ? pause_ms : TICK_MS);
+		pause_ms = blocked ? MIN(2 * pause_ms, TICK_MS) : POLL_MS;
 	}
+	engine_job_leave(pull->engine, &pull->place);
 	if (rc)
 		stop_all(pull);
 	else

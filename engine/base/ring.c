@@ -15,6 +15,7 @@
 #include <poll.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <time.h>
 
 #include "engine/base/error.h"
 #include "engine/base/fs.h"
@@ -390,6 +391,11 @@ static int wait_uring(struct ring *ring, int timeout_ms, struct ring_event *even
 			return reap(ring, events, max);
 		if (rc < 0 && rc != -EINTR && rc != -EAGAIN && rc != -EBUSY)
 			return CPULL_ERR_INTERNAL;
+		/* what is refused for now (no memory) comes back at once, however long the wait was to be */
+		if (rc < 0 && wait && !ts.tv_sec && !ts.tv_nsec)
+			return reap(ring, events, max);
+		if (rc == -EAGAIN)
+			nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
 	}
 }
 

@@ -134,6 +134,16 @@ void hex_encode(const uint8_t *data, size_t len, char *out)
 	out[2 * len] = 0;
 }
 
+bool all_zero(const void *data, size_t len)
+{
+	const uint8_t *at = data;
+
+	for (size_t i = 0; i < len; i++)
+		if (at[i])
+			return false;
+	return true;
+}
+
 void string_wipe(char *secret)
 {
 	if (secret)

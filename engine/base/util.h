@@ -84,6 +84,13 @@ void hex_encode(const uint8_t *data, size_t len, char *out);
 /* Frees a string that held a secret, wiped first. NULL is fine. */
 void string_wipe(char *secret);
 
+bool all_zero(const void *data, size_t len);
+/* Of a struct of `size` bytes, of which `known` are known here: is the rest zero? */
+static inline bool tail_is_zero(const void *data, size_t size, size_t known)
+{
+	return size <= known || all_zero((const char *)data + known, size - known);
+}
+
 /* Monotonic clock. */
 uint64_t now_ns(void);
 uint64_t now_ms(void);

@@ -1,0 +1,309 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The library's promises about pulls, kept on OCI layouts of this test's own making: turns, progress, options of other versions,
+ * cancelling from odd places, and which error is the one that is told.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <cmocka.h>
+#include <pthread.h>
+
+#include "engine/base/error.h"
+#include "engine/base/fs.h"
+#include "engine/coco_pull.h"
+#include "tests/unit/oci_layout.h"
+
+static char scratch[] = "/tmp/cpull-pull-XXXXXX";
+
+static int make_scratch(void **state)
+{
+	(void)state;
+	return mkdtemp(scratch) ? 0 : -1;
+}
+
+static int remove_scratch(void **state)
+{
+	(void)state;
+	return fs_remove_tree(AT_FDCWD, scratch, NULL);
+}
+
+/* An image of `count` layers of `bytes` each; returns "oci:DIR:t". */
+static const char *make_image(const char *name, size_t count, size_t bytes, char out[128])
+{
+	struct bytes *tars = calloc(count, sizeof(*tars));
+	char *data = malloc(bytes), dir[100];
+
+	must(tars && data, "memory");
+	snprintf(dir, sizeof(dir), "%s/%s", scratch, name);
+	for (size_t i = 0; i < count; i++) {
+		char file[64];
+
+		memset(data, (int)('a' + i % 26), bytes);
+		snprintf(file, sizeof(file), "%s-%zu", name, i);
+		add_entry(&tars[i], '0', file, "", data, bytes);
+		end_tar(&tars[i]);
+	}
+	make_layout(dir, tars, count);
+	for (size_t i = 0; i < count; i++)
+		bytes_free(&tars[i]);
+	free(tars);
+	free(data);
+	snprintf(out, 128, "oci:%s:t", dir);
+	return out;
+}
+
+static struct cpull_engine *open_engine(const char *store, unsigned jobs)
+{
+	char path[100];
+	struct cpull_engine_options o = {.size = sizeof(o), .store = path, .jobs = jobs};
+	struct cpull_engine *engine;
+
+	snprintf(path, sizeof(path), "%s/%s", scratch, store);
+	assert_int_equal(cpull_engine_new(&o, &engine, NULL), 0);
+	return engine;
+}
+
+static struct cpull_pull *start(struct cpull_engine *engine, const char *image, cpull_progress_fn progress, void *payload)
+{
+	struct cpull_pull_options o = {.size = sizeof(o),
+				       .image = image,
+				       .platform = "linux/amd64",
+				       .progress = progress,
+				       .progress_payload = payload};
+	struct cpull_pull *pull;
+
+	assert_int_equal(cpull_pull_start(engine, &o, &pull, NULL), 0);
+	return pull;
+}
+
+/* ---- turns ---- */
+
+static void small_pull_gets_its_turn(void **state)
+{
+	struct cpull_engine *engine = open_engine("turns", 1);
+	char big_image[128], small_image[128];
+
+	(void)state;
+	make_image("many", 60, 400000, big_image);
+	make_image("one", 1, 1000, small_image);
+
+	struct cpull_pull *big = start(engine, big_image, NULL, NULL);
+	struct cpull_pull *small = start(engine, small_image, NULL, NULL);
+
+	assert_int_equal(cpull_pull_wait(small, 60000, NULL), 0);
+	assert_int_equal(cpull_pull_wait(big, 0, NULL), 1);
+	assert_int_equal(cpull_pull_wait(big, 60000, NULL), 0);
+	cpull_pull_free(big);
+	cpull_pull_free(small);
+	cpull_engine_free(engine);
+}
+
+/* Many at once, some cancelled in the middle: each ends, and the places are all there afterwards. */
+static void places_are_given_back(void **state)
+{
+	struct cpull_engine *engine = open_engine("places", 2);
+	struct cpull_pull *pulls[24];
+	char image[128], last[128];
+
+	(void)state;
+	make_image("shared", 6, 300000, image);
+	for (int round = 0; round < 3; round++) {
+		for (size_t i = 0; i < ARRAY_LEN(pulls); i++)
+			pulls[i] = start(engine, image, NULL, NULL);
+		for (size_t i = 0; i < ARRAY_LEN(pulls); i += 3)
+			cpull_pull_cancel(pulls[i]);
+		for (size_t i = 0; i < ARRAY_LEN(pulls); i++) {
+			int rc = cpull_pull_wait(pulls[i], 60000, NULL);
+
+			assert_true(rc == 0 || (i % 3 == 0 && rc == CPULL_ERR_CANCELLED));
+			cpull_pull_free(pulls[i]);
+		}
+		assert_int_equal(cpull_image_remove(engine, image, NULL, NULL), 0);
+	}
+	make_image("after", 3, 1000, last);
+	pulls[0] = start(engine, last, NULL, NULL);
+	assert_int_equal(cpull_pull_wait(pulls[0], 60000, NULL), 0);
+	cpull_pull_free(pulls[0]);
+	cpull_engine_free(engine);
+}
+
+/* ---- progress ---- */
+
+struct seen {
+	struct cpull_pull *pull;
+	pthread_mutex_t lock;
+	unsigned calls, failed;
+	enum cpull_layer_state last[8];
+	bool cancel;
+};
+
+static void note(const struct cpull_progress *progress, void *payload)
+{
+	struct seen *seen = payload;
+
+	pthread_mutex_lock(&seen->lock);
+	seen->calls++;
+	seen->last[progress->layer % 8] = progress->state;
+	seen->failed += progress->state == CPULL_LAYER_FAILED;
+	if (seen->cancel && seen->pull)
+		cpull_pull_cancel(seen->pull);
+	pthread_mutex_unlock(&seen->lock);
+}
+
+static void every_layer_ends_ready(void **state)
+{
+	struct cpull_engine *engine = open_engine("progress", 4);
+	struct seen seen = {.lock = PTHREAD_MUTEX_INITIALIZER};
+	char image[128];
+
+	(void)state;
+	make_image("progress-image", 4, 3000000, image);
+	struct cpull_pull *pull = start(engine, image, note, &seen);
+
+	assert_int_equal(cpull_pull_wait(pull, -1, NULL), 0);
+	for (int i = 0; i < 4; i++)
+		assert_int_equal(seen.last[i], CPULL_LAYER_VERIFIED);
+	/* a change of state each, and bytes at most every tenth of a second */
+	assert_true(seen.calls <= 4 * (3 + cpull_pull_result(pull)->stats.wall_ms / 100 + 1));
+	cpull_pull_free(pull);
+	cpull_engine_free(engine);
+}
+
+/* A hard link to what no layer has is found out when the layer is tied to those below it. */
+static void culprit_is_reported(void **state)
+{
+	struct cpull_engine *engine = open_engine("culprit", 4);
+	struct seen seen = {.lock = PTHREAD_MUTEX_INITIALIZER};
+	struct bytes tars[2] = {{0}, {0}};
+	struct cpull_error err;
+	char dir[100], image[128];
+
+	(void)state;
+	add_entry(&tars[0], '0', "base", "", "x", 1);
+	add_entry(&tars[1], '1', "link", "nowhere/at-all", "", 0);
+	for (int i = 0; i < 2; i++)
+		end_tar(&tars[i]);
+	snprintf(dir, sizeof(dir), "%s/culprit-image", scratch);
+	make_layout(dir, tars, 2);
+	for (int i = 0; i < 2; i++)
+		bytes_free(&tars[i]);
+	snprintf(image, sizeof(image), "oci:%s:t", dir);
+
+	struct cpull_pull *pull = start(engine, image, note, &seen);
+
+	assert_true(cpull_pull_wait(pull, -1, &err) < 0);
+	assert_non_null(strstr(err.message, "layer 2/2"));
+	assert_int_equal(seen.failed, 1);
+	assert_int_equal(seen.last[1], CPULL_LAYER_FAILED);
+	cpull_pull_free(pull);
+	cpull_engine_free(engine);
+}
+
+static void cancel_from_the_callback(void **state)
+{
+	struct cpull_engine *engine = open_engine("callback", 2);
+	struct seen seen = {.lock = PTHREAD_MUTEX_INITIALIZER, .cancel = true};
+	char image[128];
+
+	(void)state;
+	make_image("callback-image", 8, 2000000, image);
+	pthread_mutex_lock(&seen.lock); /* the first call has to know the pull */
+	struct cpull_pull *pull = start(engine, image, note, &seen);
+
+	assert_null(cpull_pull_result(pull));
+	seen.pull = pull;
+	pthread_mutex_unlock(&seen.lock);
+	assert_int_equal(cpull_pull_wait(pull, 10000, NULL), CPULL_ERR_CANCELLED);
+	assert_int_equal(seen.failed, 0);
+	cpull_pull_free(pull);
+	cpull_engine_free(engine);
+}
+
+static void *wait_for_it(void *payload)
+{
+	return (void *)(intptr_t)cpull_pull_wait(payload, -1, NULL);
+}
+
+/* Freed without waiting, waited for by many, cancelled twice and after the end. */
+static void odd_orders_are_fine(void **state)
+{
+	struct cpull_engine *engine = open_engine("orders", 2);
+	pthread_t waiters[4];
+	char image[128];
+
+	(void)state;
+	make_image("orders-image", 4, 2000000, image);
+	cpull_pull_free(start(engine, image, NULL, NULL));
+
+	struct cpull_pull *pull = start(engine, image, NULL, NULL);
+
+	for (size_t i = 0; i < ARRAY_LEN(waiters); i++)
+		assert_int_equal(pthread_create(&waiters[i], NULL, wait_for_it, pull), 0);
+	for (size_t i = 0; i < ARRAY_LEN(waiters); i++) {
+		void *rc;
+
+		pthread_join(waiters[i], &rc);
+		assert_int_equal((intptr_t)rc, 0);
+	}
+	cpull_pull_cancel(pull);
+	cpull_pull_cancel(pull);
+	assert_int_equal(cpull_pull_wait(pull, 0, NULL), 0);
+	assert_int_equal(cpull_pull_result(pull)->layer_count, 4);
+	cpull_pull_free(pull);
+	cpull_pull_free(NULL);
+	cpull_engine_free(engine);
+	cpull_engine_free(NULL);
+}
+
+/* ---- options ---- */
+
+/* A newer caller's members must not be passed over in silence: one of them may be a policy. */
+static void unknown_members_are_refused(void **state)
+{
+	struct {
+		struct cpull_engine_options known;
+		uint64_t newer;
+	} engine_options = {.known = {.size = sizeof(engine_options), .store = scratch}, .newer = 1};
+	struct {
+		struct cpull_pull_options known;
+		uint64_t newer;
+	} pull_options = {.known = {.size = sizeof(pull_options), .image = "oci:/nowhere"}, .newer = 1};
+	struct {
+		struct cpull_mount_options known;
+		uint64_t newer;
+	} mount_options = {.known = {.size = sizeof(mount_options)}, .newer = 1};
+	struct cpull_engine *engine = open_engine("options", 0), *none;
+	struct cpull_pull *pull;
+
+	(void)state;
+	assert_int_equal(cpull_engine_new(&engine_options.known, &none, NULL), CPULL_ERR_USAGE);
+	assert_int_equal(cpull_pull_start(engine, &pull_options.known, &pull, NULL), CPULL_ERR_USAGE);
+	assert_int_equal(cpull_mount(engine, "x", scratch, &mount_options.known, NULL), CPULL_ERR_USAGE);
+	engine_options.newer = pull_options.newer = mount_options.newer = 0;
+	engine_options.known.reserved[7] = 1;
+	assert_int_equal(cpull_engine_new(&engine_options.known, &none, NULL), CPULL_ERR_USAGE);
+	assert_int_equal(cpull_pull_start(engine, &pull_options.known, &pull, NULL), CPULL_ERR_NOT_FOUND);
+	assert_int_equal(cpull_mount(engine, "x", scratch, &mount_options.known, NULL), CPULL_ERR_NOT_FOUND);
+	pull_options.known.size = 8;
+	assert_int_equal(cpull_pull_start(engine, &pull_options.known, &pull, NULL), CPULL_ERR_USAGE);
+	assert_null(pull);
+	assert_int_equal(cpull_pull_start(engine, NULL, &pull, NULL), CPULL_ERR_USAGE);
+	cpull_engine_free(engine);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(small_pull_gets_its_turn),
+		cmocka_unit_test(places_are_given_back),
+		cmocka_unit_test(every_layer_ends_ready),
+		cmocka_unit_test(culprit_is_reported),
+		cmocka_unit_test(cancel_from_the_callback),
+		cmocka_unit_test(odd_orders_are_fine),
+		cmocka_unit_test(unknown_members_are_refused),
+	};
+
+	alarm(110);
+	return cmocka_run_group_tests(tests, make_scratch, remove_scratch);
+}
