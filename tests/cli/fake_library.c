@@ -428,7 +428,7 @@ int cpull_images_load(struct cpull_engine *engine, struct cpull_images **out, st
 	if (!*out)
 		return error_nomem(err);
 	(*out)->images[0] = (struct cpull_image){
-		.reference = "docker.io/library/debian:12",
+		.reference = "registry.example.org/debian:12",
 		.manifest_digest = "sha256:00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff",
 		.config_digest = "sha256:c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0",
 		.platform = "linux/amd64",

@@ -341,14 +341,14 @@ def test_deadline():
 def test_list():
     lines = run("list").stdout.splitlines()
     assert lines[0].split() == ["REFERENCE", "DIGEST", "PLATFORM", "LAYERS", "SIZE", "PULLED"]
-    assert lines[1].split()[:6] == ["docker.io/library/debian:12", "001122334455", "linux/amd64", "2", "3.5", "KiB"]
+    assert lines[1].split()[:6] == ["registry.example.org/debian:12", "001122334455", "linux/amd64", "2", "3.5", "KiB"]
     assert lines[2].split()[-3:] == ["2", "hours", "ago"]
     assert len({line.index(word) for line, word in zip(lines, ("DIGEST", "001122334455", "001122334455"))}) == 1
 
 
 def test_list_json():
     images = json.loads(run("list", "--format=json").stdout)
-    assert [image["reference"] for image in images] == ["docker.io/library/debian:12",
+    assert [image["reference"] for image in images] == ["registry.example.org/debian:12",
                                                         "example.org/a/much/longer/name:tag"]
     assert images[0]["pulled_at"] == "2025-11-25T01:41:00Z" and images[0]["size"] == 3584
     assert images[0]["durable"] is True and len(images[0]["layers"]) == 2
@@ -360,17 +360,17 @@ def test_list_empty():
 
 
 def test_inspect_json():
-    image = json.loads(run("inspect", "docker.io/library/debian:12", "--format=json").stdout)
+    image = json.loads(run("inspect", "registry.example.org/debian:12", "--format=json").stdout)
     assert image["manifest"] == {"schemaVersion": 2, "layers": []}
     assert image["config"]["config"]["Labels"]["evil"] == "\x1b[2Jname"
     assert image["layers"][1]["encrypted"] is True and image["layers"][0]["path"] == "/store/layers/a/fs"
 
 
 def test_inspect_text():
-    done = run("inspect", "docker.io/library/debian:12")
+    done = run("inspect", "registry.example.org/debian:12")
     assert "\x1b" not in done.stdout
     lines = done.stdout.splitlines()
-    assert lines[0] == "Reference:  docker.io/library/debian:12"
+    assert lines[0] == "Reference:  registry.example.org/debian:12"
     assert 'Entrypoint: ["/bin/sh","-c"]' in lines
     assert "Labels:     evil=\\x1b[2Jname" in lines
     assert any("2.0 KiB" in line and "encrypted" in line for line in lines)
