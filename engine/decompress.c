@@ -246,13 +246,16 @@ static int check_window(const struct decompress *d, uint64_t window, struct cpul
 				 "zstd frame needs a window of %llu bytes, more than the %llu ever allowed", need,
 				 1ull << LIMIT_ZSTD_WINDOW_LOG);
 	if (need > have)
-		return error_set(err, CPULL_ERR_LIMIT,
-				 "zstd frame needs a window of %llu MiB, the memory budget has %llu for that: use --memory "
-				 "%lluM", need >> 20, have >> 20, (need * WINDOW_BUDGET_SHARE + (1u << 20) - 1) >> 20);
+		return error_set(
+		    err, CPULL_ERR_LIMIT,
+		    "zstd frame needs a window of %llu MiB, the memory budget has %llu for that: use --memory "
+		    "%lluM",
+		    need >> 20, have >> 20, (need * WINDOW_BUDGET_SHARE + (1u << 20) - 1) >> 20);
 	return 0;
 }
 
-/* Has a decoder with room for the window, waiting for one if need be. Its own is given back before a larger one is asked for. */
+/* Has a decoder with room for the window, waiting for one if need be. Its own is given back before a larger one is
+ * asked for. */
 static int take_window(struct decompress *d, uint64_t window, struct cpull_error *err)
 {
 	struct window_lease *lease = &d->zstd.lease;

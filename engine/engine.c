@@ -37,7 +37,8 @@ int memory_plan_make(uint64_t memory_bytes, unsigned jobs, struct memory_plan *o
 		return error_set(err, CPULL_ERR_USAGE, "a memory budget of %llu bytes is too small, give at least %llu",
 				 (unsigned long long)memory_bytes, MIN_MEMORY_BYTES);
 	if (jobs > LIMIT_JOBS)
-		return error_set(err, CPULL_ERR_USAGE, "%u jobs are more than the %u that are possible", jobs, LIMIT_JOBS);
+		return error_set(err, CPULL_ERR_USAGE, "%u jobs are more than the %u that are possible", jobs,
+				 LIMIT_JOBS);
 
 	size_t budget = (size_t)(memory_bytes / 16 * 3); /* more gains nothing, see docs/internals.md */
 	size_t per_job = 2 * SHARE_RESERVED;
@@ -64,7 +65,8 @@ static int read_options(const struct cpull_engine_options *given, struct cpull_e
 		return error_set(err, CPULL_ERR_USAGE, "engine options: size is not set to the size of the struct");
 	memcpy(out, given, MIN(given->size, sizeof(*out)));
 	if (!all_zero(out->reserved, sizeof(out->reserved)) || !tail_is_zero(given, given->size, sizeof(*out)))
-		return error_set(err, CPULL_ERR_USAGE, "engine options: members that this version does not know are not zero");
+		return error_set(err, CPULL_ERR_USAGE,
+				 "engine options: members that this version does not know are not zero");
 	if ((unsigned)out->io > CPULL_IO_SYNC)
 		return error_set(err, CPULL_ERR_USAGE, "engine options: unknown io mode %d", (int)out->io);
 	return 0;

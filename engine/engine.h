@@ -46,8 +46,8 @@ MUST_CHECK int engine_get_fetcher(struct cpull_engine *engine, struct fetcher **
 /* Makes pool and windows when they are not there yet. */
 MUST_CHECK int engine_get_memory(struct cpull_engine *engine, struct cpull_error *err);
 
-/* A pull's turn for the places of layers in progress. Places go to pulls in turn, one layer each, so that an image of hundreds
- * of layers does not keep a small one waiting. */
+/* A pull's turn for the places of layers in progress. Places go to pulls in turn, one layer each, so that an image
+ * of hundreds of layers does not keep a small one waiting. */
 struct job_place {
 	struct job_place *next;
 	bool waiting;
@@ -56,8 +56,8 @@ struct job_place {
 	void *payload;
 };
 
-/* A place for one layer; false when all are taken, or it is another pull's turn: then the pull waits in the queue, and has to
- * ask again when it is woken, or leave. */
+/* A place for one layer; false when all are taken, or it is another pull's turn: then the pull waits in the queue,
+ * and has to ask again when it is woken, or leave. */
 bool engine_job_begin(struct cpull_engine *engine, struct job_place *place);
 void engine_job_end(struct cpull_engine *engine);
 /* The pull does not want a place any more. */

@@ -285,8 +285,8 @@ static int collect(struct store *store, const struct keep *keep, struct cpull_re
 	return 0;
 }
 
-/* The store is locked exclusive by the caller: what a pull under way counts on is pinned, and what it has finished is in a
- * record by now. */
+/* The store is locked exclusive by the caller: what a pull under way counts on is pinned, and what it has finished
+ * is in a record by now. */
 static int collect_unused(struct store *store, struct cpull_removed *out, struct cpull_error *err)
 {
 	struct keep keep = {0};

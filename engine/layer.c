@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * One layer's chain. The open thread owns the blob, the cipher and the decompressor; the write thread owns the diff_id
- * hasher and the layer writer; chunks go from one to the other through a queue. The first stage that fails closes the queue
- * and cancels the shares, so its neighbour ends too; the first error is the one that is reported, with one exception: when
- * the content turns out bad (no gzip, no tar), the rest of the blob is still hashed, since a blob that was tampered with must
- * be called that and not a broken image.
+ * One layer's chain. The open thread owns the blob, the cipher and the decompressor; the write thread owns the
+ * diff_id hasher and the layer writer; chunks go from one to the other through a queue. The first stage that fails
+ * closes the queue and cancels the shares, so its neighbour ends too; the first error is the one that is reported,
+ * with one exception: when the content turns out bad (no gzip, no tar), the rest of the blob is still hashed, since
+ * a blob that was tampered with must be called that and not a broken image.
  */
 #include "engine/layer.h"
 
@@ -57,7 +57,8 @@ static bool is_blob_verdict(int code)
 	return code == CPULL_ERR_DIGEST || code == CPULL_ERR_SIZE || code == CPULL_ERR_DECRYPT;
 }
 
-/* First error wins, and a verdict on the blob wins over what its content led to; everything that could wait is woken. */
+/* First error wins, and a verdict on the blob wins over what its content led to; everything that could wait is
+ * woken. */
 static void job_fail(struct layer_job *job, const struct cpull_error *err)
 {
 	pthread_mutex_lock(&job->lock);
@@ -271,8 +272,8 @@ static int check_diff_id(struct layer_job *job, struct cpull_error *err)
 		return 0;
 	digest_format(job->o.diff_id, want_text);
 	digest_format(&got, got_text);
-	return error_set(err, CPULL_ERR_DIFF_ID, "the image config promises diff_id %s, but it unpacks to %s", want_text,
-			 got_text);
+	return error_set(err, CPULL_ERR_DIFF_ID, "the image config promises diff_id %s, but it unpacks to %s",
+			 want_text, got_text);
 }
 
 static void *sink_main(void *payload)

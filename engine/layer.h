@@ -45,8 +45,8 @@ MUST_CHECK int layer_job_start(const struct layer_job_options *options, struct l
 void layer_job_cancel(struct layer_job *job, int code);
 enum layer_job_state layer_job_state(struct layer_job *job);
 void layer_job_progress(struct layer_job *job, struct layer_progress *out);
-/* Joins the threads and returns the outcome: 0 when every byte was there, all digests and the HMAC are right, and the tree
- * is written. */
+/* Joins the threads and returns the outcome: 0 when every byte was there, all digests and the HMAC are right, and
+ * the tree is written. */
 int layer_job_finish(struct layer_job *job, struct cpull_error *err);
 /* After layer_job_finish() returned 0. The writer is still there to tie loose ends. */
 struct layer_writer *layer_job_writer(struct layer_job *job);

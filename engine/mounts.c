@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Mount and unmount for the API's callers, and the records of both. Whoever mounts or unmounts holds the flock of the mount's
- * own directory, so that two never work on one target; what lies in a directory whose lock is free and whose mount is gone
- * was left behind. A mount is made under the shared store lock, its record first: no removal comes between.
+ * Mount and unmount for the API's callers, and the records of both. Whoever mounts or unmounts holds the flock of
+ * the mount's own directory, so that two never work on one target; what lies in a directory whose lock is free and
+ * whose mount is gone was left behind. A mount is made under the shared store lock, its record first: no removal
+ * comes between.
  */
 #include "engine/mounts.h"
 
@@ -113,8 +114,8 @@ static bool mount_alive(const struct store *store, const struct mount_record *m)
 	return m->mount_ns != mount_namespace() || overlay_is_mounted(m->dir) || !can_see_mounts();
 }
 
-/* Locks the directory of a mount, waiting for its owner; makes it if it is missing and `make` is set. Returns the descriptor
- * whose closing unlocks. */
+/* Locks the directory of a mount, waiting for its owner; makes it if it is missing and `make` is set. Returns the
+ * descriptor whose closing unlocks. */
 static int mount_own(struct store *store, const char *id, bool make, struct cpull_error *err)
 {
 	for (;;) {
@@ -131,7 +132,8 @@ static int mount_own(struct store *store, const char *id, bool make, struct cpul
 			return error_sys(err, CPULL_ERR_STORAGE, errno, "opening %s/mounts/%s", store->path, id);
 		while (flock(fd, LOCK_EX))
 			if (errno != EINTR)
-				return error_sys(err, CPULL_ERR_STORAGE, errno, "locking %s/mounts/%s", store->path, id);
+				return error_sys(err, CPULL_ERR_STORAGE, errno, "locking %s/mounts/%s", store->path,
+						 id);
 		if (fs_same_file(fd, store->mounts_fd, id))
 			return steal_fd(&fd);
 	}
@@ -261,7 +263,8 @@ static int fill_mount_dir(struct store *store, int fd, const struct record *imag
 	return rc ? rc : write_mount_record(store, fd, image, dir, rw, err);
 }
 
-/* Owns the mount's directory with nothing in it: what a dead mount left is moved out of the way. Returns a descriptor. */
+/* Owns the mount's directory with nothing in it: what a dead mount left is moved out of the way. Returns a
+ * descriptor. */
 static int own_fresh(struct store *store, const char *id, const char *dir, struct cpull_error *err)
 {
 	for (;;) {
@@ -380,7 +383,8 @@ static int mount_record_on(struct cpull_engine *engine, const struct record *ima
 	int rc = record_layers_ready(engine->store, image, refs, err);
 
 	if (rc == 0)
-		rc = error_set(err, CPULL_ERR_NOT_FOUND, "a layer of %s has just gone; pull it again", image->reference);
+		rc = error_set(err, CPULL_ERR_NOT_FOUND, "a layer of %s has just gone; pull it again",
+			       image->reference);
 	if (rc > 0) {
 		rc = mount_pinned(engine, image, dir, rw, err);
 		for (size_t i = 0; i < image->layer_count; i++)
@@ -401,7 +405,8 @@ static int read_mount_options(const struct cpull_mount_options *given, struct cp
 		return error_set(err, CPULL_ERR_USAGE, "mount options: size is not set to the size of the struct");
 	memcpy(out, given, MIN(given->size, sizeof(*out)));
 	if (!all_zero(out->reserved, sizeof(out->reserved)) || !tail_is_zero(given, given->size, sizeof(*out)))
-		return error_set(err, CPULL_ERR_USAGE, "mount options: members that this version does not know are not zero");
+		return error_set(err, CPULL_ERR_USAGE,
+				 "mount options: members that this version does not know are not zero");
 	return 0;
 }
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * What is mounted from the store: a directory a mount in STORE/mounts, so that the layers under it are kept, and so that an
- * unmount knows what to take away.
+ * What is mounted from the store: a directory a mount in STORE/mounts, so that the layers under it are kept, and so
+ * that an unmount knows what to take away.
  */
 #ifndef ENGINE_MOUNTS_H
 #define ENGINE_MOUNTS_H

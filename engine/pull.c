@@ -153,8 +153,8 @@ static int run(struct cpull_pull *pull, struct cpull_error *err)
 	return rc ? rc : make_result(pull, err);
 }
 
-/* What is wrong with the image, or with the keys for it: no cancel and no deadline brings that about, nor may they hide it when
- * they come while the pull is being wound up. */
+/* What is wrong with the image, or with the keys for it: no cancel and no deadline brings that about, nor may they
+ * hide it when they come while the pull is being wound up. */
 static bool is_verdict(int code)
 {
 	switch (cpull_code_class(code)) {
@@ -213,7 +213,8 @@ static int read_options(const struct cpull_pull_options *given, struct cpull_pul
 		return error_set(err, CPULL_ERR_USAGE, "pull options: size is not set to the size of the struct");
 	memcpy(out, given, MIN(given->size, sizeof(*out)));
 	if (!all_zero(out->reserved, sizeof(out->reserved)) || !tail_is_zero(given, given->size, sizeof(*out)))
-		return error_set(err, CPULL_ERR_USAGE, "pull options: members that this version does not know are not zero");
+		return error_set(err, CPULL_ERR_USAGE,
+				 "pull options: members that this version does not know are not zero");
 	if (!out->image)
 		return error_set(err, CPULL_ERR_USAGE, "pull options: no image is given");
 	return 0;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * One pull: its public handle and what pull.c (life, result), plan.c (which layers) and schedule.c (running them) share.
+ * One pull: its public handle and what pull.c (life, result), plan.c (which layers) and schedule.c (running them)
+ * share.
  */
 #ifndef ENGINE_PULL_H
 #define ENGINE_PULL_H

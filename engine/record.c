@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Image records. Called from pull threads and API callers; the files are replaced by rename, so a reader sees one record or
- * the other.
+ * Image records. Called from pull threads and API callers; the files are replaced by rename, so a reader sees one
+ * record or the other.
  */
 #include "engine/record.h"
 
@@ -58,11 +58,12 @@ int record_save(struct store *store, const struct record *record, struct cpull_e
 {
 	char name[RECORD_NAME_BYTES];
 	json_t *layers = pack_layers(record);
-	CLEANUP_JSON json_t *root = json_pack(
-		"{s:i, s:s, s:s, s:s, s:s, s:s, s:s, s:b, s:I, s:s, s:s, s:o}", "version", RECORD_VERSION, "reference",
-		record->reference, "manifest_digest", record->manifest_digest, "config_digest", record->config_digest,
-		"platform", record->platform, "wanted", record->wanted, "boot_id", store->boot_id, "durable", record->durable, "pulled_at",
-		(json_int_t)record->pulled_at, "manifest", record->manifest, "config", record->config, "layers", layers);
+	CLEANUP_JSON json_t *root =
+	    json_pack("{s:i, s:s, s:s, s:s, s:s, s:s, s:s, s:b, s:I, s:s, s:s, s:o}", "version", RECORD_VERSION,
+		      "reference", record->reference, "manifest_digest", record->manifest_digest, "config_digest",
+		      record->config_digest, "platform", record->platform, "wanted", record->wanted, "boot_id",
+		      store->boot_id, "durable", record->durable, "pulled_at", (json_int_t)record->pulled_at,
+		      "manifest", record->manifest, "config", record->config, "layers", layers);
 	CLEANUP_FREE char *text = root ? json_dumps(root, JSON_COMPACT) : NULL;
 
 	if (!text)

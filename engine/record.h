@@ -35,16 +35,16 @@ struct record {
 
 /* Writes (replaces) the record of record->reference; `root` is not looked at. */
 MUST_CHECK int record_save(struct store *store, const struct record *record, struct cpull_error *err);
-/* 1 with *out set when there is a sound record for the reference, 0 when there is none or it is damaged, and an error when that
- * cannot be told now. Layers are not looked at. */
+/* 1 with *out set when there is a sound record for the reference, 0 when there is none or it is damaged, and an
+ * error when that cannot be told now. Layers are not looked at. */
 MUST_CHECK int record_load(struct store *store, const char *reference, struct record *out, struct cpull_error *err);
 /* The same by file name in images/. */
 MUST_CHECK int record_load_file(struct store *store, const char *name, struct record *out, struct cpull_error *err);
 void record_free(struct record *record);
 /* Removes the record's file. The store must be locked exclusive. */
 MUST_CHECK int record_remove(struct store *store, const char *reference, struct cpull_error *err);
-/* Are all layers there and trusted? 1, 0 or an error. Pins them into refs[0…layer_count) when refs is not NULL; unless all are
- * ready none is pinned. */
+/* Are all layers there and trusted? 1, 0 or an error. Pins them into refs[0…layer_count) when refs is not NULL;
+ * unless all are ready none is pinned. */
 MUST_CHECK int record_layers_ready(struct store *store, const struct record *record, struct layer_ref *refs,
 				   struct cpull_error *err);
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Resolving a reference. Runs on the pull's thread. Every document is hashed before it is parsed, and the bytes that are
- * parsed are the bytes that were hashed.
+ * Resolving a reference. Runs on the pull's thread. Every document is hashed before it is parsed, and the bytes that
+ * are parsed are the bytes that were hashed.
  */
 #include "engine/resolve.h"
 
@@ -9,8 +9,8 @@
 
 #include "engine/base/error.h"
 
-/* A tag says nothing about the bytes, but the registry may. What it says in an algorithm that is known here has to be true:
- * otherwise something on the way changed the bytes, or gave an old document under a new name. */
+/* A tag says nothing about the bytes, but the registry may. What it says in an algorithm that is known here has to
+ * be true: otherwise something on the way changed the bytes, or gave an old document under a new name. */
 static int check_claim(const struct source_document *document, struct cpull_error *err)
 {
 	struct digest claim;
@@ -19,8 +19,8 @@ static int check_claim(const struct source_document *document, struct cpull_erro
 	if (!claim.algorithm)
 		return 0; /* none that is known here, or no header at all */
 	if (rc)
-		return error_set(err, CPULL_ERR_DIGEST, "manifest: Docker-Content-Digest is \"%s\", which no manifest has",
-				 document->digest);
+		return error_set(err, CPULL_ERR_DIGEST,
+				 "manifest: Docker-Content-Digest is \"%s\", which no manifest has", document->digest);
 	rc = digest_check(&claim, document->text.data, document->text.len, "manifest", err);
 	return rc ? error_wrap(err, "it is not what the registry's Docker-Content-Digest says") : 0;
 }

@@ -21,8 +21,8 @@ struct resolved {
 	char platform[100]; /* of the config */
 };
 
-/* Blocking. `known` is the record of an earlier pull of the reference or NULL: its manifest and config serve where their
- * digests are asked for, which saves the requests. On failure *out needs no freeing. */
+/* Blocking. `known` is the record of an earlier pull of the reference or NULL: its manifest and config serve where
+ * their digests are asked for, which saves the requests. On failure *out needs no freeing. */
 MUST_CHECK int resolve_image(struct source *source, const struct reference *reference, const struct platform *want,
 			     const struct record *known, struct log *log, struct resolved *out,
 			     struct cpull_error *err);

@@ -3,10 +3,10 @@
  * Running the layers of a pull: which starts when, what happens when one ends, and what a failure does to the others.
  * Everything here is on the pull's thread; the layers' own threads only nudge it.
  *
- * A layer is started when a job place of the engine is free and nobody else owns its stage. It is committed when it is
- * complete: at once when it stands alone, else in its turn from below, and until then its stage is set aside, so that only
- * pulls with the same layers below it wait for it. Nothing waits for anything above it, so pulls that wait for each other's
- * layers cannot form a circle.
+ * A layer is started when a job place of the engine is free and nobody else owns its stage. It is committed when it
+ * is complete: at once when it stands alone, else in its turn from below, and until then its stage is set aside, so
+ * that only pulls with the same layers below it wait for it. Nothing waits for anything above it, so pulls that wait
+ * for each other's layers cannot form a circle.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -224,7 +224,8 @@ static int commit_complete(struct cpull_pull *pull, size_t *left, struct cpull_e
 			if (!loose || *left == 0)
 				rc = commit(pull, i, loose, err);
 			else
-				rc = store_stage_set_aside(pull->engine->store, l->stage, l->diff_id_text, l->parents, err);
+				rc = store_stage_set_aside(pull->engine->store, l->stage, l->diff_id_text, l->parents,
+							   err);
 		}
 		if (rc)
 			return fail_layer(pull, i, err);
@@ -301,8 +302,8 @@ static int start_owned(struct cpull_pull *pull, struct pull_layer *l, struct cpu
 	return rc;
 }
 
-/* Starts what can be started. *blocked tells that something could not be because it has another owner; for a place the pull is
- * in the engine's queue and will be nudged. */
+/* Starts what can be started. *blocked tells that something could not be because it has another owner; for a place
+ * the pull is in the engine's queue and will be nudged. */
 static int start_waiting(struct cpull_pull *pull, bool *blocked, struct cpull_error *err)
 {
 	*blocked = false;

@@ -369,8 +369,8 @@ static int clear_leftover(struct store *store, const char *name, struct cpull_er
 	return 0;
 }
 
-/* Is there an owner that has set the layer aside with these parents? To be asked by the owner of the plain name, without
- * which nobody can set one aside. 1, 0 or an error. */
+/* Is there an owner that has set the layer aside with these parents? To be asked by the owner of the plain name,
+ * without which nobody can set one aside. 1, 0 or an error. */
 static int is_set_aside(struct store *store, const char *diff_id, const char *parents, struct cpull_error *err)
 {
 	char name[STORE_KEY_BYTES];
@@ -495,11 +495,10 @@ void store_stage_drop(struct store *store, struct stage *stage)
 
 static int write_facts(const struct store *store, int fd, const struct layer_facts *facts, struct cpull_error *err)
 {
-	CLEANUP_JSON json_t *root = json_pack("{s:i, s:s, s:s, s:b, s:s, s:I, s:I}", "version", LAYER_VERSION, "diff_id",
-					      facts->diff_id, "blob_digest", facts->blob_digest, "encrypted",
-					      facts->encrypted, "boot_id", store->boot_id, "unpacked_bytes",
-					      (json_int_t)facts->unpacked_bytes, "entries",
-					      (json_int_t)facts->entries);
+	CLEANUP_JSON json_t *root =
+	    json_pack("{s:i, s:s, s:s, s:b, s:s, s:I, s:I}", "version", LAYER_VERSION, "diff_id", facts->diff_id,
+		      "blob_digest", facts->blob_digest, "encrypted", facts->encrypted, "boot_id", store->boot_id,
+		      "unpacked_bytes", (json_int_t)facts->unpacked_bytes, "entries", (json_int_t)facts->entries);
 	CLEANUP_FREE char *text = root ? json_dumps(root, JSON_INDENT(1)) : NULL;
 
 	if (!text)

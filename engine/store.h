@@ -3,15 +3,14 @@
  * The store: committed layers, what is being staged, image records, mounts, and the locks that let many pulls, mounts
  * and removals of many processes share it.
  *
- *   STORE/lock            shared while a layer is looked up, committed or a record is written; exclusive while something
- *                         is taken away. Held for moments only.
- *   STORE/layers/KEY/     fs/ and layer.json; KEY is "sha256-<hex>" of the diff_id, with ".<parents>" behind it when the
- *                         content depends on the layers below. fs/ is flock'ed shared by every pull that counts on it.
- *   STORE/staging/KEY/    what is under way; its directory is flock'ed by the owner, so a dead owner's is known by its
- *                         lock being free. KEY is without parents until the layer is unpacked, and with them while it waits
- *                         for those below: see store_stage_set_aside(). ".trash-*" is on its way out.
- *   STORE/images/         one record an image, named by the hash of its reference.
- *   STORE/mounts/         one directory a mount: mount.json, and upper/ and work/ of a writable one.
+ *   STORE/lock            shared while a layer is looked up, committed or a record is written; exclusive while
+ * something is taken away. Held for moments only. STORE/layers/KEY/     fs/ and layer.json; KEY is "sha256-<hex>" of
+ * the diff_id, with ".<parents>" behind it when the content depends on the layers below. fs/ is flock'ed shared by
+ * every pull that counts on it. STORE/staging/KEY/    what is under way; its directory is flock'ed by the owner, so a
+ * dead owner's is known by its lock being free. KEY is without parents until the layer is unpacked, and with them while
+ * it waits for those below: see store_stage_set_aside(). ".trash-*" is on its way out. STORE/images/         one record
+ * an image, named by the hash of its reference. STORE/mounts/         one directory a mount: mount.json, and upper/ and
+ * work/ of a writable one.
  *
  * A layer is trusted in the boot that wrote it, and in later ones only when it has the `durable` mark, which is made
  * after everything was synced.
@@ -51,8 +50,9 @@ struct layer_ref {
 
 /* KEY of a diff_id; parents NULL for a layer that stands alone. */
 void store_layer_key(const char *diff_id, const char *parents, char out[STORE_KEY_BYTES]);
-/* The look-ups return 1 for a layer that is there and trusted, 0 for one that is not, and an error when that cannot be told
- * now (no descriptors, no memory, no access): a layer in use must not be taken for a missing or a damaged one. */
+/* The look-ups return 1 for a layer that is there and trusted, 0 for one that is not, and an error when that cannot
+ * be told now (no descriptors, no memory, no access): a layer in use must not be taken for a missing or a damaged
+ * one. */
 
 /* Pins what it finds into *out, under the plain key or the one with `parents`. */
 MUST_CHECK int store_layer_find(struct store *store, const char *diff_id, const char *parents, struct layer_ref *out,
@@ -85,14 +85,14 @@ struct stage {
  * negative: an error. */
 int store_stage(struct store *store, const char *diff_id, const char *parents, struct stage **out,
 		struct cpull_error *err);
-/* The layer is unpacked and depends on those below it: from now on the stage keeps only owners of the same parents waiting.
- * Without this, pulls of two images that have the same layers in another order would wait for each other for ever: each
- * owns the layer that is the other one's lower. With it, who waits for a stage of some parents waits for an owner that
- * waits for nothing but stages of fewer parents. */
+/* The layer is unpacked and depends on those below it: from now on the stage keeps only owners of the same parents
+ * waiting. Without this, pulls of two images that have the same layers in another order would wait for each other
+ * for ever: each owns the layer that is the other one's lower. With it, who waits for a stage of some parents waits
+ * for an owner that waits for nothing but stages of fewer parents. */
 MUST_CHECK int store_stage_set_aside(struct store *store, struct stage *stage, const char *diff_id, const char *parents,
 				     struct cpull_error *err);
-/* Makes the stage a layer under `key` and pins it; where a trusted one is already, that one is pinned and the stage goes.
- * Takes over the stage, also on failure. */
+/* Makes the stage a layer under `key` and pins it; where a trusted one is already, that one is pinned and the stage
+ * goes. Takes over the stage, also on failure. */
 MUST_CHECK int store_stage_commit(struct store *store, struct stage *stage, const char *key,
 				  const struct layer_facts *facts, struct layer_ref *out, struct cpull_error *err);
 /* Removes a stage and all in it. NULL is fine. */
@@ -109,7 +109,8 @@ MUST_CHECK int store_layer_remove(struct store *store, const char *key, struct c
 MUST_CHECK int store_trash(struct store *store, int dirfd, const char *name, struct cpull_error *err);
 /* Deletes what is in the trash. To be called without a lock: it may take long. */
 void store_empty_trash(struct store *store);
-/* Did the system call say that the file is not there, or is no file of ours? Anything else says nothing about the file. */
+/* Did the system call say that the file is not there, or is no file of ours? Anything else says nothing about the
+ * file. */
 bool store_is_absent(int num);
 
 #endif

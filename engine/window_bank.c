@@ -75,8 +75,8 @@ static bool take_idle(struct window_bank *bank, size_t window_bytes, struct wind
 	return true;
 }
 
-/* Under the lock. malloc keeps what is freed here for the thread's next request, and that may never come: the budget needs it
- * back. */
+/* Under the lock. malloc keeps what is freed here for the thread's next request, and that may never come: the budget
+ * needs it back. */
 static bool make_room(struct window_bank *bank, size_t window_bytes)
 {
 	bool dropped = false;

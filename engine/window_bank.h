@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The zstd decoders of an engine. A frame says how large its window is, and real layers ask for anything from 128 KiB to 128 MiB;
- * the bank keeps the sum of all windows below its total, whoever asks, and hands used decoders on to the next layer.
+ * The zstd decoders of an engine. A frame says how large its window is, and real layers ask for anything from 128
+ * KiB to 128 MiB; the bank keeps the sum of all windows below its total, whoever asks, and hands used decoders on to
+ * the next layer.
  *
- * Why waiting here cannot lock up: a layer that waits holds no window (it gives its own back before it asks for a larger one),
- * and a layer that holds one needs nothing of those that wait.
+ * Why waiting here cannot lock up: a layer that waits holds no window (it gives its own back before it asks for a
+ * larger one), and a layer that holds one needs nothing of those that wait.
  */
 #ifndef ENGINE_WINDOW_BANK_H
 #define ENGINE_WINDOW_BANK_H
@@ -25,8 +26,8 @@ MUST_CHECK int window_bank_new(size_t total_bytes, struct window_bank **out, str
 /* Everything must have been given back. NULL is fine. */
 void window_bank_free(struct window_bank *bank);
 size_t window_bank_total(const struct window_bank *bank);
-/* Waits for room for a window of window_bytes (at most the total). CPULL_ERR_CANCELLED once *cancelled is set, see below;
- * CPULL_ERR_NOMEM. */
+/* Waits for room for a window of window_bytes (at most the total). CPULL_ERR_CANCELLED once *cancelled is set, see
+ * below; CPULL_ERR_NOMEM. */
 MUST_CHECK int window_bank_take(struct window_bank *bank, size_t window_bytes, const atomic_bool *cancelled,
 				struct window_lease *out);
 /* Empties the lease. One that is empty is fine. */

@@ -87,8 +87,8 @@ static int check_half(const char *dir, const char *name, const char *suffix, con
 	int num = errno;
 
 	if (num == ENOENT)
-		return error_set(err, CPULL_ERR_USAGE, "certificate directory %s: %s is there without its %s", dir, name,
-				 other);
+		return error_set(err, CPULL_ERR_USAGE, "certificate directory %s: %s is there without its %s", dir,
+				 name, other);
 	return error_sys(err, CPULL_ERR_USAGE, num, "opening %s", *whole);
 }
 

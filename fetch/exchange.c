@@ -177,7 +177,8 @@ static void refused(struct exchange *x, int status)
 
 	error_body_text(&x->error_body, said, sizeof(said));
 	if (foreign(x)) {
-		snprintf(why, sizeof(why), "the server refused it (%d)%s; no credentials are ever sent there", status, said);
+		snprintf(why, sizeof(why), "the server refused it (%d)%s; no credentials are ever sent there", status,
+			 said);
 	} else if (!credentials_known(&e->creds)) {
 		snprintf(why, sizeof(why),
 			 "the registry refused it (%d)%s; no credentials were used: give them with --creds or an auth "
@@ -185,8 +186,8 @@ static void refused(struct exchange *x, int status)
 	} else {
 		const char *name = e->creds.user ? e->creds.user : "an identity token";
 
-		snprintf(why, sizeof(why), "the registry refused it (%d)%s; credentials of %s from %s were used", status,
-			 said, error_quote(name, strlen(name), user, sizeof(user)), e->creds.origin);
+		snprintf(why, sizeof(why), "the registry refused it (%d)%s; credentials of %s from %s were used",
+			 status, said, error_quote(name, strlen(name), user, sizeof(user)), e->creds.origin);
 	}
 	fail(x, CPULL_ERR_AUTH, status, why);
 }
@@ -350,7 +351,8 @@ static void answer_challenge(struct exchange *x, const struct transfer_reply *re
 	}
 	if (scheme == AUTH_NONE && has_bearer(reply)) {
 		fail(x, CPULL_ERR_AUTH, reply->status,
-		     "the registry names no usable token server (it must be an https URL, unless --plain-http is given)");
+		     "the registry names no usable token server (it must be an https URL, unless --plain-http is "
+		     "given)");
 		return;
 	}
 	if (scheme == AUTH_NONE || x->sent == AUTH_BASIC || ++x->auth_rounds > EXCHANGE_AUTH_ROUNDS ||
@@ -415,7 +417,8 @@ static enum transfer_verdict accept_content(struct exchange *x, const struct tra
 	if (x->sized && reply->length > 0 && (uint64_t)reply->length > rest) {
 		char why[120];
 
-		snprintf(why, sizeof(why), "the server has more than the %" PRIu64 " bytes that the manifest says", x->size);
+		snprintf(why, sizeof(why), "the server has more than the %" PRIu64 " bytes that the manifest says",
+			 x->size);
 		return refuse(x, CPULL_ERR_SIZE, false, why);
 	}
 	if (!x->sized && reply->length > 0 && (uint64_t)reply->length > x->max)
@@ -546,8 +549,8 @@ static void judge_status(struct exchange *x, const struct transfer_reply *reply)
 	char said[320], why[400];
 
 	error_body_text(&x->error_body, said, sizeof(said));
-	snprintf(why, sizeof(why), "%s answered %d%s", reply->elsewhere ? "the host it was redirected to" : "the registry",
-		 status, said);
+	snprintf(why, sizeof(why), "%s answered %d%s",
+		 reply->elsewhere ? "the host it was redirected to" : "the registry", status, said);
 	/* the image's own URLs are no registry and get no answer to a challenge */
 	bool storage = reply->elsewhere || foreign(x);
 
@@ -561,7 +564,8 @@ static void judge_status(struct exchange *x, const struct transfer_reply *reply)
 		next_place(x, status);
 	else if (status == 416 && x->ranged) {
 		x->unranged = true;
-		retry_reply(x, CPULL_ERR_SIZE, reply, "the server has no bytes there, the manifest says there are more");
+		retry_reply(x, CPULL_ERR_SIZE, reply,
+			    "the server has no bytes there, the manifest says there are more");
 	} else if (status == 408 || status == 429 || status >= 500 || (reply->elsewhere && status >= 400))
 		/* a storage host refuses a signed URL that has expired: the registry signs another */
 		retry_reply(x, status == 404 ? CPULL_ERR_NOT_FOUND : CPULL_ERR_REGISTRY, reply, why);
@@ -592,7 +596,8 @@ static void on_done(void *payload, const struct transfer_reply *reply)
 		judge_ping(x, reply);
 	} else if (x->refusal.code) {
 		if (x->refusal_retry)
-			retry_reply(x, x->refusal.code, &(struct transfer_reply){.status = reply->status}, x->refusal.message);
+			retry_reply(x, x->refusal.code, &(struct transfer_reply){.status = reply->status},
+				    x->refusal.message);
 		else
 			fail(x, x->refusal.code, reply->status, x->refusal.message);
 	} else if (complete(x) && x->accepted) {

@@ -135,8 +135,8 @@ static enum retry_patience patience_for(const struct failure *f, enum retry_pati
 static int describe_protocol(const struct failure *f, char *why, size_t room)
 {
 	if (strstr(f->text, "HTTP/0.9")) {
-		failure_text("the answer is not HTTP", f->https ? "" : "; the server may want HTTPS (no --plain-http)", why,
-			     room);
+		failure_text("the answer is not HTTP", f->https ? "" : "; the server may want HTTPS (no --plain-http)",
+			     why, room);
 		return CPULL_ERR_NETWORK;
 	}
 	failure_text(f->text, "; redirects lead to HTTPS only, or with --plain-http also to HTTP", why, room);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * OCI image layouts. Called by source.c on the pullers' threads; owns the directory's descriptor. A layout may come from
- * a stranger's archive: names are resolved beneath the directory by the kernel, only regular files are read, and
- * opening never blocks on a FIFO.
+ * OCI image layouts. Called by source.c on the pullers' threads; owns the directory's descriptor. A layout may come
+ * from a stranger's archive: names are resolved beneath the directory by the kernel, only regular files are read,
+ * and opening never blocks on a FIFO.
  */
 #include "fetch/layout.h"
 
@@ -85,15 +85,16 @@ static int open_regular(struct layout *layout, const char *path, int *out, uint6
 	struct stat st;
 
 	if (fd < 0 && errno == EXDEV)
-		return error_set(err, CPULL_ERR_STORAGE, "opening %s of the layout %s: it leads out of the directory", path,
-				 layout->dir);
+		return error_set(err, CPULL_ERR_STORAGE, "opening %s of the layout %s: it leads out of the directory",
+				 path, layout->dir);
 	if (fd < 0)
-		return error_sys(err, errno == ENOENT || errno == ENOTDIR ? CPULL_ERR_NOT_FOUND : CPULL_ERR_STORAGE, errno,
-				 "opening %s of the layout %s", path, layout->dir);
+		return error_sys(err, errno == ENOENT || errno == ENOTDIR ? CPULL_ERR_NOT_FOUND : CPULL_ERR_STORAGE,
+				 errno, "opening %s of the layout %s", path, layout->dir);
 	if (fstat(fd, &st) < 0)
 		return error_sys(err, CPULL_ERR_STORAGE, errno, "reading %s of the layout %s", path, layout->dir);
 	if (!S_ISREG(st.st_mode))
-		return error_set(err, CPULL_ERR_STORAGE, "reading %s of the layout %s: not a regular file", path, layout->dir);
+		return error_set(err, CPULL_ERR_STORAGE, "reading %s of the layout %s: not a regular file", path,
+				 layout->dir);
 	*size = (uint64_t)st.st_size;
 	*out = steal_fd(&fd);
 	return 0;
@@ -110,12 +111,14 @@ static int read_rest(struct layout *layout, const char *path, int fd, size_t max
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n < 0)
-			return error_sys(err, CPULL_ERR_STORAGE, errno, "reading %s of the layout %s", path, layout->dir);
+			return error_sys(err, CPULL_ERR_STORAGE, errno, "reading %s of the layout %s", path,
+					 layout->dir);
 
 		int rc = bytes_append(out, block, (size_t)n, max);
 
 		if (rc == CPULL_ERR_LIMIT)
-			return error_set(err, rc, "reading %s of the layout %s: more than %zu bytes", path, layout->dir, max);
+			return error_set(err, rc, "reading %s of the layout %s: more than %zu bytes", path, layout->dir,
+					 max);
 		if (rc)
 			return error_nomem(err);
 		if (n == 0)
@@ -157,10 +160,11 @@ static int check_version(struct layout *layout, struct cpull_error *err)
 	const char *version = json_string_at(root, "imageLayoutVersion");
 
 	if (!version)
-		return error_set(err, CPULL_ERR_MANIFEST, "layout %s: oci-layout has no imageLayoutVersion", layout->dir);
+		return error_set(err, CPULL_ERR_MANIFEST, "layout %s: oci-layout has no imageLayoutVersion",
+				 layout->dir);
 	if (strncmp(version, "1.", 2) != 0)
-		return error_set(err, CPULL_ERR_UNSUPPORTED, "layout %s has version %s, supported is 1.0.0", layout->dir,
-				 error_quote(version, strlen(version), quoted, sizeof(quoted)));
+		return error_set(err, CPULL_ERR_UNSUPPORTED, "layout %s has version %s, supported is 1.0.0",
+				 layout->dir, error_quote(version, strlen(version), quoted, sizeof(quoted)));
 	return 0;
 }
 
@@ -176,8 +180,8 @@ int layout_open(const char *dir, struct layout **out, struct cpull_error *err)
 	int rc = 0;
 
 	if (layout->fd < 0)
-		rc = error_sys(err, errno == ENOENT || errno == ENOTDIR ? CPULL_ERR_NOT_FOUND : CPULL_ERR_STORAGE, errno,
-			       "opening the layout %s", dir);
+		rc = error_sys(err, errno == ENOENT || errno == ENOTDIR ? CPULL_ERR_NOT_FOUND : CPULL_ERR_STORAGE,
+			       errno, "opening the layout %s", dir);
 	else if (!layout->dir)
 		rc = error_nomem(err);
 	else
@@ -223,8 +227,8 @@ int layout_read_manifest(struct layout *layout, const char *digest, struct bytes
 
 static int size_error(struct layout *layout, const char *path, uint64_t have, uint64_t size, struct cpull_error *err)
 {
-	return error_set(err, CPULL_ERR_SIZE, "%s of the layout %s has %" PRIu64 " bytes, the manifest says %" PRIu64, path,
-			 layout->dir, have, size);
+	return error_set(err, CPULL_ERR_SIZE, "%s of the layout %s has %" PRIu64 " bytes, the manifest says %" PRIu64,
+			 path, layout->dir, have, size);
 }
 
 int layout_open_blob(struct layout *layout, const char *digest, uint64_t size, int *fd, struct cpull_error *err)

@@ -156,8 +156,8 @@ int source_get_blob(struct source *source, const char *digest, uint64_t size, si
 	int rc = check_digest(digest, err);
 
 	if (!rc && size > max)
-		rc = error_set(err, CPULL_ERR_LIMIT, "blob %s has %" PRIu64 " bytes, more than the %zu that it may have",
-			       digest, size, max);
+		rc = error_set(err, CPULL_ERR_LIMIT,
+			       "blob %s has %" PRIu64 " bytes, more than the %zu that it may have", digest, size, max);
 	if (!rc)
 		rc = check_alive(source, err);
 	if (rc)

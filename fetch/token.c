@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The token cache and token requests. exchange.c calls it on the fetch thread. The cache belongs to the fetcher; a fetch
- * under way belongs to its waiters, and ends with the last of them.
+ * The token cache and token requests. exchange.c calls it on the fetch thread. The cache belongs to the fetcher; a
+ * fetch under way belongs to its waiters, and ends with the last of them.
  */
 #include "fetch/token.h"
 
@@ -240,7 +240,8 @@ static bool take_token(struct token_fetch *fetch, struct token_failure *failure)
 	struct cpull_error err = {0};
 	uint32_t lifetime_s = 0;
 	char *token = NULL;
-	int rc = token_reply_parse(fetch->body.data ? fetch->body.data : "", fetch->body.len, &token, &lifetime_s, &err);
+	int rc =
+	    token_reply_parse(fetch->body.data ? fetch->body.data : "", fetch->body.len, &token, &lifetime_s, &err);
 
 	if (!rc && cache_put(fetch->cache, STEAL(fetch->key), token, lifetime_s))
 		return true;

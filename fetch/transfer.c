@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * libcurl's multi-socket interface on the fetch thread's loop; failure.c apart, the only file that knows libcurl. exchange.c and
- * token.c start transfers here and are called back here, all on the loop's thread. It owns the multi handle, its
- * connections and the easy handles.
+ * libcurl's multi-socket interface on the fetch thread's loop; failure.c apart, the only file that knows libcurl.
+ * exchange.c and token.c start transfers here and are called back here, all on the loop's thread. It owns the multi
+ * handle, its connections and the easy handles.
  *
  * libcurl facts it leans on:
  *  - an Authorization line given as a custom header is dropped on a redirect to another host, port or scheme while

@@ -203,8 +203,10 @@ int attributes_copy(int from, const struct attributes_file *to, struct attribute
 int attributes_owner_error(uid_t uid, gid_t gid, int num, struct cpull_error *err)
 {
 	if (num == EINVAL)
-		return error_sys(err, CPULL_ERR_PERMISSION, num, "setting the owner to %u:%u, which this user namespace does "
-				 "not have (see /proc/self/uid_map, gid_map)", uid, gid);
+		return error_sys(err, CPULL_ERR_PERMISSION, num,
+				 "setting the owner to %u:%u, which this user namespace does "
+				 "not have (see /proc/self/uid_map, gid_map)",
+				 uid, gid);
 	return error_sys(err, CPULL_ERR_STORAGE, num, "setting the owner to %u:%u", uid, gid);
 }
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * One layer's tar bytes to one layer's directory: drives the tar reader, says what each entry means (layers
- * specification, section 3 and 5), and leaves the directories to tree.c, whiteouts to whiteout.c, files to dir_writer.c.
- * Used by a layer's write stage on its thread; owns all of these.
+ * specification, section 3 and 5), and leaves the directories to tree.c, whiteouts to whiteout.c, files to
+ * dir_writer.c. Used by a layer's write stage on its thread; owns all of these.
  */
 #include "snapshot/layer_writer.h"
 

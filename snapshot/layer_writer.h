@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Turns the tar bytes of one layer into a directory that overlayfs takes as a lower: one writer a layer, used by
- * one thread. What depends on the layers below (the attributes of directories that the tar only implies, hard links to files
- * that only a lower layer has, paths through a symlink of a lower layer, whiteouts that may have nothing to hide) is left
- * as "loose ends" and tied once those are there.
+ * Turns the tar bytes of one layer into a directory that overlayfs takes as a lower: one writer a layer, used by one
+ * thread. What depends on the layers below (the attributes of directories that the tar only implies, hard links to
+ * files that only a lower layer has, paths through a symlink of a lower layer, whiteouts that may have nothing to
+ * hide) is left as "loose ends" and tied once those are there.
  */
 #ifndef SNAPSHOT_LAYER_WRITER_H
 #define SNAPSHOT_LAYER_WRITER_H

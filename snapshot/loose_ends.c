@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Tying a layer to those below it: directories without an entry take the attributes that the lower layers show for
- * them; where those show a symlink, the content goes to where the link leads; hard links to files of lower layers become
- * copies. Called once a layer after it is complete, on one thread; owns the list of links.
+ * them; where those show a symlink, the content goes to where the link leads; hard links to files of lower layers
+ * become copies. Called once a layer after it is complete, on one thread; owns the list of links.
  *
  * Unpacking layer by layer onto one tree (what the image's author saw) gives all of this by itself; layers that are
  * unpacked apart have to make up for it.
@@ -81,8 +81,10 @@ int loose_ends_add(struct loose_ends *ends, const struct tree *tree, struct tree
 	if (!rc)
 		rc = map_put(&ends->by_name, tree_name_key(tree, at.dir, name), ends->count);
 	if (rc == CPULL_ERR_LIMIT)
-		return error_set(err, rc, "more than %u hard links (or %u bytes of their names) to files that the layer "
-				 "does not have", LIMIT_LOOSE_LINKS, LIMIT_LOOSE_LINK_BYTES);
+		return error_set(err, rc,
+				 "more than %u hard links (or %u bytes of their names) to files that the layer "
+				 "does not have",
+				 LIMIT_LOOSE_LINKS, LIMIT_LOOSE_LINK_BYTES);
 	if (rc)
 		return error_nomem(err);
 	ends->links[ends->count++] = link;

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Merging two directories of one layer that turned out to be the same: a lower layer has a symlink where the first one is
- * (bin → usr/bin, and the layer brings bin/tool only). Called when loose ends are tied; owns its list of pairs to do.
+ * Merging two directories of one layer that turned out to be the same: a lower layer has a symlink where the first
+ * one is (bin → usr/bin, and the layer brings bin/tool only). Called when loose ends are tied; owns its list of
+ * pairs to do.
  */
 #include "snapshot/merge.h"
 
@@ -46,7 +47,8 @@ static int clash(const char *name, struct cpull_error *err)
 {
 	char quoted[256];
 
-	return error_set(err, CPULL_ERR_UNSUPPORTED, "a lower layer has a symlink there, and what it leads to has \"%s\" "
+	return error_set(err, CPULL_ERR_UNSUPPORTED,
+			 "a lower layer has a symlink there, and what it leads to has \"%s\" "
 			 "in this layer too: which one counts is not known any more",
 			 error_quote(name, strlen(name), quoted, sizeof(quoted)));
 }
@@ -141,7 +143,8 @@ static int move_name(struct merge *merge, const char *name, struct cpull_error *
 		struct stat st;
 
 		if (fstatat(merge->from_fd, name, &st, AT_SYMLINK_NOFOLLOW))
-			return errno == ENOENT ? 0 : error_sys(err, CPULL_ERR_STORAGE, errno, "merging two directories");
+			return errno == ENOENT ? 0
+					       : error_sys(err, CPULL_ERR_STORAGE, errno, "merging two directories");
 		if (renameat2(merge->from_fd, name, merge->to_fd, name, RENAME_NOREPLACE) == 0) {
 			uint32_t dir = S_ISDIR(st.st_mode) ? tree_find(merge->tree, st.st_ino) : TREE_NONE;
 
@@ -207,7 +210,8 @@ static int retire(struct tree *tree, struct pair pair, bool first, struct cpull_
 	from->parent = pair.to;
 	at.fd = fd;
 	/* c → /, and a whiteout c/c: it hid the link itself, in whose place the directory was */
-	return first && (from->flags & TREE_RECREATED) ? whiteout_make(tree, at, tree_dir_name(tree, pair.from), err) : 0;
+	return first && (from->flags & TREE_RECREATED) ? whiteout_make(tree, at, tree_dir_name(tree, pair.from), err)
+						       : 0;
 }
 
 int merge_dirs(struct tree *tree, uint32_t from, uint32_t to, struct cpull_error *err)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Mounting layer directories as an overlay, and taking it down. Called by the engine on the embedder's thread; owns only
- * descriptors for the time of the call.
+ * Mounting layer directories as an overlay, and taking it down. Called by the engine on the embedder's thread; owns
+ * only descriptors for the time of the call.
  *
  * Kernel facts (tried on 6.18): lowerdir+ takes one layer a call since 6.8, as text up to 255 bytes, beyond that as a
  * descriptor (since about 6.13); mount(2) has one page for everything, and its separators need escapes. The fallback

@@ -16,8 +16,8 @@ struct overlay_mount {
 };
 
 /* Mounts: the new mount API with lowerdir+ (by descriptor where a path is too long), else one option string with
- * relative paths. A single lower without upper becomes a read-only bind mount. The upper's root takes the owner, mode and
- * xattrs of the topmost lower's root. */
+ * relative paths. A single lower without upper becomes a read-only bind mount. The upper's root takes the owner,
+ * mode and xattrs of the topmost lower's root. */
 MUST_CHECK int overlay_mount(const struct overlay_mount *mount, struct log *log, struct cpull_error *err);
 /* Unmounts whatever is mounted last on target. */
 MUST_CHECK int overlay_unmount(const char *target, struct cpull_error *err);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The text of a path that is walked by hand. Called by the two walks, the one in a root directory and the one in a stack
- * of layers, on their threads; owns nothing beyond the struct.
+ * The text of a path that is walked by hand. Called by the two walks, the one in a root directory and the one in a
+ * stack of layers, on their threads; owns nothing beyond the struct.
  */
 #include "snapshot/path_text.h"
 

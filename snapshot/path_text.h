@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The text of a path that is walked by hand: taken off component by component, with the targets of symlinks put in front
- * of what is left. Knows nothing of where the walk is.
+ * The text of a path that is walked by hand: taken off component by component, with the targets of symlinks put in
+ * front of what is left. Knows nothing of where the walk is.
  */
 #ifndef SNAPSHOT_PATH_TEXT_H
 #define SNAPSHOT_PATH_TEXT_H
@@ -24,8 +24,8 @@ MUST_CHECK int path_text_init(struct path_text *path, const char *text);
 /* Takes the next component that is neither empty nor "." off into name (LIMIT_NAME_BYTES + 1). 1, 0 at the end, or
  * -ENAMETOOLONG. */
 MUST_CHECK int path_text_next(struct path_text *path, char *name);
-/* Puts the target of the symlink dirfd/name in front of the rest. 1 when it begins at the root, else 0; -ELOOP after too
- * many of them, -ENAMETOOLONG, or what readlinkat(2) says. */
+/* Puts the target of the symlink dirfd/name in front of the rest. 1 when it begins at the root, else 0; -ELOOP after
+ * too many of them, -ENAMETOOLONG, or what readlinkat(2) says. */
 MUST_CHECK int path_text_follow(struct path_text *path, int dirfd, const char *name);
 
 #endif

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Path resolution confined to a root. Called by the layer writer and the overlay code on their threads; owns nothing but
- * the descriptors it returns.
+ * Path resolution confined to a root. Called by the layer writer and the overlay code on their threads; owns nothing
+ * but the descriptors it returns.
  *
  * Kernel facts: openat2 is there since 5.6; seccomp filters answer ENOSYS or EPERM; RESOLVE_IN_ROOT gives EAGAIN when a
  * rename anywhere on the machine raced with a "..".

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Merged lookups in lower layers, for tying a layer's loose ends. Used by one thread; owns the levels of the directory it
- * looked at last, so that neighbours are found without starting at the root.
+ * Merged lookups in lower layers, for tying a layer's loose ends. Used by one thread; owns the levels of the
+ * directory it looked at last, so that neighbours are found without starting at the root.
  *
  * overlayfs's rules: a name is looked up from the top; a whiteout ends the search, so does anything that is no
  * directory; directories of the same name merge until one is opaque.

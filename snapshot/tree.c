@@ -3,9 +3,9 @@
  * The directories of one layer: records, open parents, deferred attributes, removal. Used by one layer's writer on its
  * thread; owns the records and the cached descriptors, borrows the layer's root.
  *
- * Nothing here can reach outside the root: paths are resolved by resolve.c, and everything else is a single name in an
- * open directory. A directory is made 0700 and without anything that new files inherit (set-group-id, default ACL); what
- * its entry says comes last.
+ * Nothing here can reach outside the root: paths are resolved by resolve.c, and everything else is a single name in
+ * an open directory. A directory is made 0700 and without anything that new files inherit (set-group-id, default
+ * ACL); what its entry says comes last.
  */
 #include "snapshot/tree.h"
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The directories of one layer while it is written: finding and making the parents of entries, what their own attributes
- * will be once everything is in them, removing what a later entry replaces.
+ * The directories of one layer while it is written: finding and making the parents of entries, what their own
+ * attributes will be once everything is in them, removing what a later entry replaces.
  *
  * Memory grows per directory (some 70 bytes and its name), never per file. A directory is known by its inode
  * number, so that it is the same one whichever symlinks an entry's path takes.

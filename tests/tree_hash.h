@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * One number over all that a tree is made of: names, types, modes, owners, times, sizes, contents, link targets, devices,
- * extended attributes. For tests that compare trees; nothing of cmocka, since fuzz targets use it too.
+ * One number over all that a tree is made of: names, types, modes, owners, times, sizes, contents, link targets,
+ * devices, extended attributes. For tests that compare trees; nothing of cmocka, since fuzz targets use it too.
  */
 #ifndef TESTS_TREE_HASH_H
 #define TESTS_TREE_HASH_H

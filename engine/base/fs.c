@@ -64,8 +64,8 @@ int fs_is_empty(int fd)
 
 /* ---- removing a tree ---- */
 
-/* Level by level, with two descriptors and without recursion, whatever the depth: directories that are not empty are moved
- * up into the top one, under numbers, and emptied there. */
+/* Level by level, with two descriptors and without recursion, whatever the depth: directories that are not empty are
+ * moved up into the top one, under numbers, and emptied there. */
 struct removal {
 	DIR *top;
 	unsigned long serial;

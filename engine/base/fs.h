@@ -22,13 +22,15 @@ MUST_CHECK int fs_make_dir(int dirfd, const char *name, mode_t mode, struct cpul
 int fs_open_dir(int dirfd, const char *name);
 /* A stream on a directory of our own (an independent descriptor), or NULL with errno. */
 DIR *fs_list(int dirfd, const char *name);
-/* The same for one that is open; takes the descriptor over, also when it fails. A negative one gives NULL, errno as it is. */
+/* The same for one that is open; takes the descriptor over, also when it fails. A negative one gives NULL, errno as
+ * it is. */
 DIR *fs_list_fd(int fd);
 /* The next name in it but "." and "..", or NULL: at the end with errno 0. Good until the next call. */
 const char *fs_next_name(DIR *dir);
 /* Is the directory behind fd empty? 1, 0, or -errno. */
 MUST_CHECK int fs_is_empty(int fd);
-/* Removes name, whatever it is. Any depth, with two descriptors. Missing is fine; after an error it can be called again. */
+/* Removes name, whatever it is. Any depth, with two descriptors. Missing is fine; after an error it can be called
+ * again. */
 MUST_CHECK int fs_remove_tree(int dirfd, const char *name, struct cpull_error *err);
 /* The same, and tells the inode number of every directory before it goes, of some more than once. */
 typedef void (*fs_gone_fn)(void *payload, ino_t ino);

@@ -55,8 +55,8 @@
 #define LIMIT_ZSTD_WINDOW_LOG 27 /* what zstd itself takes without being asked */
 
 /* The store. */
-/* An image's record: manifest and config as JSON strings, which is twice their length when all of it is quotes, and some
- * hundred bytes a layer. */
+/* An image's record: manifest and config as JSON strings, which is twice their length when all of it is quotes, and
+ * some hundred bytes a layer. */
 #define LIMIT_RECORD_BYTES (20u << 20)
 #define LIMIT_JOBS 64u
 

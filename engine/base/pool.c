@@ -99,9 +99,9 @@ static void feed(struct pool_share *share)
 		share->wake(share->wake_payload);
 }
 
-/* Under the lock, after surplus came back: promises that could not be granted yet come first, for they are what a young
- * share needs to move at all; the rest is for whoever wants more than its promise. A share that waits for its grant holds no
- * more than it was granted, since what is beyond comes from the surplus and there was none. */
+/* Under the lock, after surplus came back: promises that could not be granted yet come first, for they are what a
+ * young share needs to move at all; the rest is for whoever wants more than its promise. A share that waits for its
+ * grant holds no more than it was granted, since what is beyond comes from the surplus and there was none. */
 static void hand_out(struct pool *pool)
 {
 	for (struct pool_share *s = pool->shares; s && pool->surplus; s = s->next) {

@@ -4,12 +4,12 @@
  * pull does not depend on the image.
  *
  * Why it cannot lock up: each stage boundary (fetch→open, open→write) of each layer in progress owns a share. A
- * share is promised `reserved` chunks; the sum of all promises never passes the pool's size. What is left over is the
- * surplus, given to whoever asks first up to the share's `max`. A promise is granted when the share opens, as far as there is
- * surplus, and the rest as the surplus of others comes back, before anybody gets surplus again; what was granted is there for
- * that share alone, at once, until it is closed. The stage that empties a share needs no chunk of the same share to do so,
- * hence every share whose promise is granted drains, its surplus makes the grants of the younger ones, and whoever waits on
- * one is woken.
+ * share is promised `reserved` chunks; the sum of all promises never passes the pool's size. What is left over is
+ * the surplus, given to whoever asks first up to the share's `max`. A promise is granted when the share opens, as
+ * far as there is surplus, and the rest as the surplus of others comes back, before anybody gets surplus again; what
+ * was granted is there for that share alone, at once, until it is closed. The stage that empties a share needs no
+ * chunk of the same share to do so, hence every share whose promise is granted drains, its surplus makes the grants
+ * of the younger ones, and whoever waits on one is woken.
  */
 #ifndef BASE_POOL_H
 #define BASE_POOL_H

@@ -430,7 +430,8 @@ static int wait_sync(struct ring *ring, int timeout_ms, struct ring_event *event
 		return n;
 	for (unsigned i = 0; i < ring->count; i++)
 		if (ring->slots[i].state == SLOT_PENDING)
-			ring->pollfds[fds++] = (struct pollfd){.fd = ring->slots[i].fd, .events = ring->slots[i].events};
+			ring->pollfds[fds++] =
+			    (struct pollfd){.fd = ring->slots[i].fd, .events = ring->slots[i].events};
 	ring->pollfds[fds] = (struct pollfd){.fd = ring->wake_fd, .events = POLLIN};
 
 	int rc = poll(ring->pollfds, fds + 1, timeout_ms);

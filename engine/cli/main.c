@@ -34,7 +34,8 @@ static void forbid_dumps(void)
 	setrlimit(RLIMIT_CORE, &none);
 }
 
-/* A pull holds a descriptor for each layer, and the usual soft limit of 1024 is meant for programs that use select(). */
+/* A pull holds a descriptor for each layer, and the usual soft limit of 1024 is meant for programs that use
+ * select(). */
 static void raise_descriptor_limit(void)
 {
 	struct rlimit limit;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * What a registry, a token server or an auth file can make fetch/auth, fetch/authfile and fetch/retry read. The first byte
- * chooses the parser.
+ * What a registry, a token server or an auth file can make fetch/auth, fetch/authfile and fetch/retry read. The
+ * first byte chooses the parser.
  */
 #include <assert.h>
 #include <string.h>

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Any bytes as a layer: written twice, whole and in pieces whose sizes come from the last bytes, tied to a lower layer
- * both times. Both must fail alike or leave the same tree; the lower layer and what lies beside the layer must stay as they
- * were.
+ * Any bytes as a layer: written twice, whole and in pieces whose sizes come from the last bytes, tied to a lower
+ * layer both times. Both must fail alike or leave the same tree; the lower layer and what lies beside the layer must
+ * stay as they were.
  */
 #include <dirent.h>
 #include <sys/stat.h>
@@ -59,9 +59,11 @@ static void leave(void)
 /* What the names in the corpus have below them. */
 static void make_place(void)
 {
-	static const char *const dirs[] = {"canary", "canary/d", "lower", "lower/usr", "lower/usr/bin", "lower/a", "lower/a/b"};
-	static const char *const links[][2] = {{"usr/bin", "lower/bin"}, {"/", "lower/r"}, {".", "lower/a/here"},
-					       {"../../canary", "lower/out"}, {"loop", "lower/loop"}, {"b", "lower/a/c"}};
+	static const char *const dirs[] = {"canary",	    "canary/d", "lower",    "lower/usr",
+					   "lower/usr/bin", "lower/a",	"lower/a/b"};
+	static const char *const links[][2] = {{"usr/bin", "lower/bin"}, {"/", "lower/r"},
+					       {".", "lower/a/here"},	 {"../../canary", "lower/out"},
+					       {"loop", "lower/loop"},	 {"b", "lower/a/c"}};
 
 	strcpy(place.base, access("/dev/shm", W_OK) ? "/tmp/fuzz-layer-XXXXXX" : "/dev/shm/fuzz-layer-XXXXXX");
 	check(mkdtemp(place.base) && atexit(leave) == 0);

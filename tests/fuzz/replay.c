@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Runs a fuzz target over the files of its corpus without a fuzzer, so that every finding stays a regression test:
- * replay DIR. Besides each file as it is, every file is cut at a few places and gets single bytes changed, which costs little
- * and keeps the target's error paths in the normal test run.
+ * replay DIR. Besides each file as it is, every file is cut at a few places and gets single bytes changed, which
+ * costs little and keeps the target's error paths in the normal test run.
  */
 #include <dirent.h>
 #include <stdint.h>

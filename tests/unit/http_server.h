@@ -273,7 +273,8 @@ static inline int server_start_at(struct server *server, server_fn fn, void *pay
 	pthread_mutex_init(&server->lock, NULL);
 	server->listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	if (server->listener < 0 || setsockopt(server->listener, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) ||
-	    bind(server->listener, (struct sockaddr *)&address, len) || listen(server->listener, 64) || getsockname(server->listener, (struct sockaddr *)&address, &len))
+	    bind(server->listener, (struct sockaddr *)&address, len) || listen(server->listener, 64) ||
+	    getsockname(server->listener, (struct sockaddr *)&address, &len))
 		return -1;
 	server->port = ntohs(address.sin_port);
 	return pthread_create(&server->thread, NULL, server_accept, server);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * For tests that write layers: a small tar builder, a place to write to (a file system of the test's own in its own mount
- * namespace), and looking at what came of it.
+ * For tests that write layers: a small tar builder, a place to write to (a file system of the test's own in its own
+ * mount namespace), and looking at what came of it.
  */
 #ifndef TESTS_LAYER_FIXTURE_H
 #define TESTS_LAYER_FIXTURE_H

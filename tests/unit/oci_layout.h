@@ -43,7 +43,8 @@ static inline void write_file(const char *path, const void *data, size_t len)
 }
 
 /* One entry of a ustar archive; `type` is '0' for a file of len bytes, '1' for a hard link to `link`. */
-static inline void add_entry(struct bytes *tar, char type, const char *name, const char *link, const void *data, size_t len)
+static inline void add_entry(struct bytes *tar, char type, const char *name, const char *link, const void *data,
+			     size_t len)
 {
 	static const char zeros[512];
 	char header[512] = "";
@@ -120,13 +121,14 @@ static inline void make_layout(const char *dir, const struct bytes *tars, size_t
 	char text[512];
 
 	make_layout_dirs(dir);
-	add_text(&config, "{\"architecture\":\"amd64\",\"os\":\"linux\",\"rootfs\":{\"type\":\"layers\",\"diff_ids\":[");
+	add_text(&config,
+		 "{\"architecture\":\"amd64\",\"os\":\"linux\",\"rootfs\":{\"type\":\"layers\",\"diff_ids\":[");
 	for (size_t i = 0; i < count; i++) {
 		put_blob(dir, &tars[i], &blob);
 		snprintf(text, sizeof(text), "%s\"%s\"", i ? "," : "", blob.digest);
 		add_text(&config, text);
-		snprintf(text, sizeof(text), "%s{" OCI_TYPE("layer.v1.tar") ",\"digest\":\"%s\",\"size\":%zu}", i ? "," : "",
-			 blob.digest, blob.len);
+		snprintf(text, sizeof(text), "%s{" OCI_TYPE("layer.v1.tar") ",\"digest\":\"%s\",\"size\":%zu}",
+			 i ? "," : "", blob.digest, blob.len);
 		add_text(&layers, text);
 	}
 	add_text(&config, "]}}");

@@ -68,7 +68,8 @@ static void seal_gcm(json_t *jwe, const uint8_t cek[32], const char *aad)
 static void additional_data_counts(void **state)
 {
 	/* shorter and longer than the protected header */
-	static const char *const aads[] = {"", "AA", "QUJDREVGR0hJSktMTU5PUFFSU1RVVldYWVphYmNkZWZnaGlqa2xtbm9wcXJzdHV2"};
+	static const char *const aads[] = {"", "AA",
+					   "QUJDREVGR0hJSktMTU5PUFFSU1RVVldYWVphYmNkZWZnaGlqa2xtbm9wcXJzdHV2"};
 	uint8_t cek[32] = {1, 2, 3};
 
 	(void)state;

@@ -139,7 +139,8 @@ static void all_plain_forms(void **state)
 /* What `openssl ecparam -genkey` writes. */
 static void parameters_before_the_key(void **state)
 {
-	static const char parameters[] = "-----BEGIN EC PARAMETERS-----\nBggqhkjOPQMBBw==\n-----END EC PARAMETERS-----\n";
+	static const char parameters[] =
+	    "-----BEGIN EC PARAMETERS-----\nBggqhkjOPQMBBw==\n-----END EC PARAMETERS-----\n";
 	BIO *bio = BIO_new(BIO_s_mem());
 
 	(void)state;
@@ -435,7 +436,8 @@ static int make_keys(void **state)
 	(void)state;
 	if (!mkdtemp(dir))
 		return -1;
-	/* OpenSSL's generators, if made after the secure heap, live in it, where LeakSanitizer cannot see what they own */
+	/* OpenSSL's generators, if made after the secure heap, live in it, where LeakSanitizer cannot see what they
+	 * own */
 	if (RAND_bytes(&byte, 1) != 1 || RAND_priv_bytes(&byte, 1) != 1)
 		return -1;
 	secure_heap_init(NULL);

@@ -446,7 +446,8 @@ static void links_become_copies(void **state)
 		skip();
 	tar_xattr(&t, "security.capability", capability, sizeof(capability));
 	ADD(&t, .name = "f", .data = "content", .mode = 04755, .uid = 7, .gid = 8, .mtime = 99);
-	tar_item(&t, (struct item){.type = '1', .name = "d/h", .link = "f", .mode = 04755, .uid = 7, .gid = 8, .mtime = 99});
+	tar_item(
+	    &t, (struct item){.type = '1', .name = "d/h", .link = "f", .mode = 04755, .uid = 7, .gid = 8, .mtime = 99});
 	ADD_SYMLINK(&t, "s", "f");
 	ADD_LINK(&t, "s2", "s");
 	ADD(&t, .type = '6', .name = "p", .mode = 0600);
@@ -508,7 +509,8 @@ static void directories_swapped_for_links(void **state)
 		struct bytes t = {0};
 		char name[32];
 
-		assert_int_equal(system("rm -rf l outside outside2; ln -s ../canary outside; ln -s ../../canary/e outside2"), 0);
+		assert_int_equal(
+		    system("rm -rf l outside outside2; ln -s ../canary outside; ln -s ../../canary/e outside2"), 0);
 		for (int i = 0; i < 60; i++) {
 			snprintf(name, sizeof(name), i % 3 ? "d/e/f%d" : "d/f%d", i % 7);
 			ADD(&t, .name = name, .data = "evil", .mode = 0666, .uid = 9);

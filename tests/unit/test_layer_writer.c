@@ -336,10 +336,17 @@ static void bad_hard_links(void **state)
 	static const struct {
 		const char *target;
 		int code;
-	} bad[] = {{"../canary/x", CPULL_ERR_ESCAPE}, {"d/../../canary/x", CPULL_ERR_ESCAPE}, {"d", CPULL_ERR_TAR},
-		   {".", CPULL_ERR_TAR},              {"", CPULL_ERR_TAR},                    {"missing", CPULL_ERR_TAR},
-		   {"d/missing/x", CPULL_ERR_TAR},    {".wh.x", CPULL_ERR_TAR},
-		   {"/etc/hostname", CPULL_ERR_TAR},  {"out/x", CPULL_ERR_TAR},   {"later", CPULL_ERR_TAR}};
+	} bad[] = {{"../canary/x", CPULL_ERR_ESCAPE},
+		   {"d/../../canary/x", CPULL_ERR_ESCAPE},
+		   {"d", CPULL_ERR_TAR},
+		   {".", CPULL_ERR_TAR},
+		   {"", CPULL_ERR_TAR},
+		   {"missing", CPULL_ERR_TAR},
+		   {"d/missing/x", CPULL_ERR_TAR},
+		   {".wh.x", CPULL_ERR_TAR},
+		   {"/etc/hostname", CPULL_ERR_TAR},
+		   {"out/x", CPULL_ERR_TAR},
+		   {"later", CPULL_ERR_TAR}};
 
 	(void)state;
 	close(creat("canary/x", 0600));

@@ -150,7 +150,8 @@ static void layouts_are_read(void **state)
 	assert_int_equal(read_whole(&f, BLOB_BYTES + 1), CPULL_ERR_SIZE);
 	assert_int_equal(source_get_blob(f.source, DIGEST, 5, 1 << 20, &text, &f.err), CPULL_ERR_SIZE);
 	assert_int_equal(source_get_blob(f.source, DIGEST, BLOB_BYTES, 5, &text, &f.err), CPULL_ERR_LIMIT);
-	assert_int_equal(source_get_manifest(f.source, "sha256:../../oci-layout", &document, &f.err), CPULL_ERR_MANIFEST);
+	assert_int_equal(source_get_manifest(f.source, "sha256:../../oci-layout", &document, &f.err),
+			 CPULL_ERR_MANIFEST);
 	assert_int_equal(source_get_manifest(f.source, "sha512:" HEX HEX, &document, &f.err), CPULL_ERR_NOT_FOUND);
 	assert_null(document.text.data);
 	tear_down(&f);
@@ -221,7 +222,8 @@ static int hostile_blobs(struct fixture *f)
 		if (i < ARRAY_LEN(links) ? symlink(links[i], path)
 					 : i == ARRAY_LEN(links) ? mkfifo(path, 0600) : mkdir(path, 0700))
 			return 2;
-		if (source_get_manifest(f->source, DIGEST, &document, &f->err) != CPULL_ERR_STORAGE || document.text.data)
+		if (source_get_manifest(f->source, DIGEST, &document, &f->err) != CPULL_ERR_STORAGE ||
+		    document.text.data)
 			return 3;
 		if (read_whole(f, BLOB_BYTES) != CPULL_ERR_STORAGE)
 			return 4;
@@ -251,8 +253,9 @@ static bool forbid_openat2(void)
 	};
 	struct sock_fprog program = {.len = ARRAY_LEN(filter), .filter = filter};
 
-	return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 && prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) == 0 &&
-	       syscall(SYS_openat2, -1, "", NULL, 0) < 0 && errno == ENOSYS;
+	return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 &&
+	       prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) == 0 && syscall(SYS_openat2, -1, "", NULL, 0) < 0 &&
+	       errno == ENOSYS;
 }
 
 static int read_without_openat2(struct fixture *f)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * snapshot/loose_ends: what a layer takes over from those below it. Layers are made from tars, tied, stacked as an overlay,
- * and looked at through the mount.
+ * snapshot/loose_ends: what a layer takes over from those below it. Layers are made from tars, tied, stacked as an
+ * overlay, and looked at through the mount.
  */
 #include "layer_fixture.h"
 
@@ -45,7 +45,8 @@ static struct outcome try_layer(struct bytes *tar)
 	for (size_t i = 0; i < layer_count; i++)
 		lowers[i] = fds[layer_count - 1 - i];
 	snprintf(name, sizeof(name), "l%zu", layer_count);
-	struct outcome out = write_layer(name, tar, (struct how){.tie = true, .lowers = lowers, .lower_count = layer_count});
+	struct outcome out =
+	    write_layer(name, tar, (struct how){.tie = true, .lowers = lowers, .lower_count = layer_count});
 
 	fds[layer_count++] = open(name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	return out;
@@ -499,12 +500,21 @@ static void no_descriptor_is_left(void **state)
 static int run_group(const char *name)
 {
 	const struct CMUnitTest tests[] = {
-		T(implicit_directories_take_after_the_lower_ones), T(own_entries_are_kept), T(without_lower_layers),
-		T(content_follows_a_lower_symlink), T(symlinks_that_cannot_be_followed), T(directories_merge),
-		T(whiteouts_in_directories_of_their_own),
-		T(whiteouts_in_directories_with_entries), T(whiteouts_in_the_lowest_root), T(links_to_what_the_layer_whites_out),
-		T(links_to_their_own_parent), T(an_opaque_root_hides_everything),
-		T(hard_links_into_lower_layers), T(too_many_lower_layers), T(no_descriptor_is_left),
+	    T(implicit_directories_take_after_the_lower_ones),
+	    T(own_entries_are_kept),
+	    T(without_lower_layers),
+	    T(content_follows_a_lower_symlink),
+	    T(symlinks_that_cannot_be_followed),
+	    T(directories_merge),
+	    T(whiteouts_in_directories_of_their_own),
+	    T(whiteouts_in_directories_with_entries),
+	    T(whiteouts_in_the_lowest_root),
+	    T(links_to_what_the_layer_whites_out),
+	    T(links_to_their_own_parent),
+	    T(an_opaque_root_hides_everything),
+	    T(hard_links_into_lower_layers),
+	    T(too_many_lower_layers),
+	    T(no_descriptor_is_left),
 	};
 
 	return cmocka_run_group_tests_name(name, tests, NULL, NULL);

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The chunk pool and its queues as a pull uses them, in some hundred random shapes: layers of a few or many chunks, plain ones
- * (which hand chunks on) and packed ones (which fill chunks of their own), slow readers, layers that are cancelled in the
- * middle, more layers than places. The outcome that matters is that every shape ends, that no byte is lost on the way, and that all
- * chunks are back. An alarm ends the program when a shape does not end.
+ * The chunk pool and its queues as a pull uses them, in some hundred random shapes: layers of a few or many chunks,
+ * plain ones (which hand chunks on) and packed ones (which fill chunks of their own), slow readers, layers that are
+ * cancelled in the middle, more layers than places. The outcome that matters is that every shape ends, that no byte
+ * is lost on the way, and that all chunks are back. An alarm ends the program when a shape does not end.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -242,7 +242,8 @@ static void every_shape_ends(void **state)
 		run_shape(seed * 2654435761u);
 }
 
-/* Two layers hold all there is when a third and a fourth begin: those must not take what the first two were promised. */
+/* Two layers hold all there is when a third and a fourth begin: those must not take what the first two were
+ * promised. */
 static void late_layers_do_not_starve_early_ones(void **state)
 {
 	struct pool_share *in[4], *out[4];

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The library's promises about pulls, kept on OCI layouts of this test's own making: turns, progress, options of other versions,
- * cancelling from odd places, and which error is the one that is told.
+ * The library's promises about pulls, kept on OCI layouts of this test's own making: turns, progress, options of
+ * other versions, cancelling from odd places, and which error is the one that is told.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -64,7 +64,8 @@ static struct cpull_engine *open_engine(const char *store, unsigned jobs)
 	return engine;
 }
 
-static struct cpull_pull *start(struct cpull_engine *engine, const char *image, cpull_progress_fn progress, void *payload)
+static struct cpull_pull *start(struct cpull_engine *engine, const char *image, cpull_progress_fn progress,
+				void *payload)
 {
 	struct cpull_pull_options o = {.size = sizeof(o),
 				       .image = image,

@@ -138,8 +138,8 @@ static bool challenge(struct server *server, int fd, const char *parameters)
 {
 	char fields[512];
 
-	snprintf(fields, sizeof(fields), "WWW-Authenticate: Bearer realm=\"http://127.0.0.1:%u/token\"%s\r\n", server->port,
-		 parameters);
+	snprintf(fields, sizeof(fields), "WWW-Authenticate: Bearer realm=\"http://127.0.0.1:%u/token\"%s\r\n",
+		 server->port, parameters);
 	return server_reply(server, fd, 401, fields,
 			    "{\"errors\":[{\"code\":\"UNAUTHORIZED\",\"message\":\"authentication required\"}]}");
 }
@@ -149,7 +149,8 @@ static bool challenge(struct server *server, int fd, const char *parameters)
 static bool bearer_without_scope(struct server *server, int fd, const struct request *request)
 {
 	if (!strncmp(request->path, "/token", 6)) {
-		bool ok = strstr(request->path, "service=svc") && strstr(request->path, "scope=repository%3Ateam%2Fapp%3Apull") &&
+		bool ok = strstr(request->path, "service=svc") &&
+			  strstr(request->path, "scope=repository%3Ateam%2Fapp%3Apull") &&
 			  strstr(request->path, "account=u") && !strcmp(request->authorization, USER_HEADER);
 
 		return server_reply(server, fd, ok ? 200 : 400, "", "{\"access_token\":\"tok-1\"}");
@@ -207,9 +208,10 @@ static bool expiring(struct server *server, int fd, const struct request *reques
 		return server_printf(server, fd, "HTTP/1.1 200 X\r\nContent-Length: %zu\r\n\r\n%.5s", strlen(blob_text),
 				     blob_text) && false;
 	if (request->ranged)
-		return server_printf(server, fd, "HTTP/1.1 206 X\r\nContent-Length: %zu\r\nContent-Range: bytes %u-%zu/%zu\r\n\r\n%s",
-				     strlen(blob_text) - request->from, (unsigned)request->from, strlen(blob_text) - 1,
-				     strlen(blob_text), blob_text + request->from);
+		return server_printf(
+		    server, fd, "HTTP/1.1 206 X\r\nContent-Length: %zu\r\nContent-Range: bytes %u-%zu/%zu\r\n\r\n%s",
+		    strlen(blob_text) - request->from, (unsigned)request->from, strlen(blob_text) - 1,
+		    strlen(blob_text), blob_text + request->from);
 	return content(server, fd, request);
 }
 
@@ -265,7 +267,8 @@ static bool widening(struct server *server, int fd, const struct request *reques
 	char fields[256];
 
 	snprintf(fields, sizeof(fields),
-		 "WWW-Authenticate: Bearer realm=\"http://127.0.0.1:%u/token\",scope=\"wide\",error=\"insufficient_scope\"\r\n",
+		 "WWW-Authenticate: Bearer "
+		 "realm=\"http://127.0.0.1:%u/token\",scope=\"wide\",error=\"insufficient_scope\"\r\n",
 		 server->port);
 	return server_reply(server, fd, 403, fields, "{}");
 }
@@ -285,8 +288,9 @@ static bool identity(struct server *server, int fd, const struct request *reques
 {
 	if (!strncmp(request->path, "/token", 6)) {
 		bool ok = !strcmp(request->method, "POST") && !request->authorization[0] &&
-			  strstr(request->body, "grant_type=refresh_token") && strstr(request->body, "refresh_token=id-secret") &&
-			  strstr(request->body, "service=svc") && strstr(request->body, "scope=repository%3Ateam%2Fapp%3Apull");
+			  strstr(request->body, "grant_type=refresh_token") &&
+			  strstr(request->body, "refresh_token=id-secret") && strstr(request->body, "service=svc") &&
+			  strstr(request->body, "scope=repository%3Ateam%2Fapp%3Apull");
 
 		return server_reply(server, fd, ok ? 200 : 400, "", "{\"access_token\":\"tok-1\"}");
 	}
@@ -527,14 +531,16 @@ static bool storage(struct server *server, int fd, const struct request *request
 	if (request->authorization[0])
 		return server_reply(server, fd, 400, "", "<Error/>");
 	if (request->path_number > 1)
-		return server_reply(server, fd, 403, "WWW-Authenticate: Basic realm=\"phish\"\r\n", "<Error>expired</Error>");
+		return server_reply(server, fd, 403, "WWW-Authenticate: Basic realm=\"phish\"\r\n",
+				    "<Error>expired</Error>");
 	if (request->number == 1)
 		return server_printf(server, fd, "HTTP/1.1 200 X\r\nContent-Length: %zu\r\n\r\n%.5s", strlen(blob_text),
 				     blob_text) && false;
 	if (request->ranged)
-		return server_printf(server, fd, "HTTP/1.1 206 X\r\nContent-Length: %zu\r\nContent-Range: bytes %u-%zu/%zu\r\n\r\n%s",
-				     strlen(blob_text) - request->from, (unsigned)request->from, strlen(blob_text) - 1,
-				     strlen(blob_text), blob_text + request->from);
+		return server_printf(
+		    server, fd, "HTTP/1.1 206 X\r\nContent-Length: %zu\r\nContent-Range: bytes %u-%zu/%zu\r\n\r\n%s",
+		    strlen(blob_text) - request->from, (unsigned)request->from, strlen(blob_text) - 1,
+		    strlen(blob_text), blob_text + request->from);
 	return content(server, fd, request);
 }
 
@@ -607,7 +613,8 @@ static bool fail_with(struct server *server, int fd, const struct request *reque
 	int status = (int)f->choice;
 
 	(void)request;
-	return server_reply(server, fd, status, "", "{\"errors\":[{\"code\":\"X\",\"message\":\"evil\\nline \\u001b[0m\"}]}");
+	return server_reply(server, fd, status, "",
+			    "{\"errors\":[{\"code\":\"X\",\"message\":\"evil\\nline \\u001b[0m\"}]}");
 }
 
 static void statuses_become_codes(void **state)
@@ -713,7 +720,8 @@ static bool tokens_elsewhere(struct server *server, int fd, const struct request
 
 	if (*request->authorization)
 		return content(server, fd, request);
-	snprintf(fields, sizeof(fields), "WWW-Authenticate: Bearer realm=\"http://127.0.0.1:%u/token\"\r\n", f->other.port);
+	snprintf(fields, sizeof(fields), "WWW-Authenticate: Bearer realm=\"http://127.0.0.1:%u/token\"\r\n",
+		 f->other.port);
 	return server_reply(server, fd, 401, fields, "{}");
 }
 
@@ -909,16 +917,30 @@ int main(int argc, char **argv)
 {
 	static enum cpull_io io[] = {CPULL_IO_AUTO, CPULL_IO_SYNC};
 	static const struct CMUnitTest tests[] = {
-		EACH(a_token_is_got_once), EACH(expired_tokens_are_renewed_in_the_middle), EACH(refused_tokens_do_not_loop),
-		EACH(more_scope_is_asked_for_once), EACH(identity_tokens_are_posted), EACH(bad_token_servers_are_errors),
-		EACH(realms_that_cannot_be_used_are_errors), EACH(basic_is_sent_when_asked_for),
-		EACH(the_root_is_asked_for_a_challenge), EACH(a_refusal_without_challenge_is_final),
-		EACH(a_stale_token_does_not_lead_to_basic), EACH(credentials_do_not_follow_a_redirect),
-		EACH(a_storage_host_cannot_ask_for_credentials), EACH(wild_redirects_end), EACH(statuses_become_codes),
-		EACH(retry_after_is_kept), EACH(retry_after_is_kept_by_all), EACH(token_servers_are_left_alone_as_well),
-		EACH(a_dead_port_is_given_up_soon), EACH(names_that_are_not_there_are_no_riddle),
-		EACH(a_registry_that_comes_back_is_waited_for), EACH(own_urls_get_no_credentials), EACH(unusable_options_are_errors_at_once),
-		EACH(https_to_a_plain_server_is_told),
+	    EACH(a_token_is_got_once),
+	    EACH(expired_tokens_are_renewed_in_the_middle),
+	    EACH(refused_tokens_do_not_loop),
+	    EACH(more_scope_is_asked_for_once),
+	    EACH(identity_tokens_are_posted),
+	    EACH(bad_token_servers_are_errors),
+	    EACH(realms_that_cannot_be_used_are_errors),
+	    EACH(basic_is_sent_when_asked_for),
+	    EACH(the_root_is_asked_for_a_challenge),
+	    EACH(a_refusal_without_challenge_is_final),
+	    EACH(a_stale_token_does_not_lead_to_basic),
+	    EACH(credentials_do_not_follow_a_redirect),
+	    EACH(a_storage_host_cannot_ask_for_credentials),
+	    EACH(wild_redirects_end),
+	    EACH(statuses_become_codes),
+	    EACH(retry_after_is_kept),
+	    EACH(retry_after_is_kept_by_all),
+	    EACH(token_servers_are_left_alone_as_well),
+	    EACH(a_dead_port_is_given_up_soon),
+	    EACH(names_that_are_not_there_are_no_riddle),
+	    EACH(a_registry_that_comes_back_is_waited_for),
+	    EACH(own_urls_get_no_credentials),
+	    EACH(unusable_options_are_errors_at_once),
+	    EACH(https_to_a_plain_server_is_told),
 	};
 	struct CMUnitTest all[2 * ARRAY_LEN(tests)];
 

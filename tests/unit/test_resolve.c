@@ -12,9 +12,9 @@
 #include "tests/unit/http_server.h"
 
 static const char manifest_text[] =
-	"{\"schemaVersion\":2,\"mediaType\":\"application/vnd.oci.image.manifest.v1+json\","
-	"\"config\":{\"mediaType\":\"application/vnd.oci.image.config.v1+json\",\"digest\":\"" DIGEST_A "\",\"size\":2},"
-	"\"layers\":[{\"mediaType\":\"application/vnd.oci.image.layer.v1.tar\",\"digest\":\"" DIGEST_C "\",\"size\":2}]}";
+    "{\"schemaVersion\":2,\"mediaType\":\"application/vnd.oci.image.manifest.v1+json\","
+    "\"config\":{\"mediaType\":\"application/vnd.oci.image.config.v1+json\",\"digest\":\"" DIGEST_A "\",\"size\":2},"
+    "\"layers\":[{\"mediaType\":\"application/vnd.oci.image.layer.v1.tar\",\"digest\":\"" DIGEST_C "\",\"size\":2}]}";
 
 /* payload: the header field, or "". There is a manifest and nothing else. */
 static bool answer(struct server *server, int fd, const struct request *request)
@@ -85,10 +85,13 @@ static void claims_that_are_true_are_taken(void **state)
 static void claims_that_say_nothing_are_passed_over(void **state)
 {
 	static const char *const fields[] = {
-		"", "Docker-Content-Digest:\r\n", "Docker-Content-Digest: nonsense\r\n", "Docker-Content-Digest: blake3:" HEX64 "\r\n",
-		"Docker-Content-Digest: md5:d41d8cd98f00b204e9800998ecf8427e\r\n",
-		/* longer than any digest that is known */
-		"Docker-Content-Digest: sha512:" HEX64 HEX64 "0\r\n",
+	    "",
+	    "Docker-Content-Digest:\r\n",
+	    "Docker-Content-Digest: nonsense\r\n",
+	    "Docker-Content-Digest: blake3:" HEX64 "\r\n",
+	    "Docker-Content-Digest: md5:d41d8cd98f00b204e9800998ecf8427e\r\n",
+	    /* longer than any digest that is known */
+	    "Docker-Content-Digest: sha512:" HEX64 HEX64 "0\r\n",
 	};
 	struct cpull_error err = {0};
 

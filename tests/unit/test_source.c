@@ -127,8 +127,8 @@ static bool send_content(struct server *server, int fd, const struct request *re
 	char range[96] = "";
 
 	if (request->ranged)
-		snprintf(range, sizeof(range), "Content-Range: bytes %llu-%u/%u\r\n", (unsigned long long)from, BLOB_BYTES - 1,
-			 BLOB_BYTES);
+		snprintf(range, sizeof(range), "Content-Range: bytes %llu-%u/%u\r\n", (unsigned long long)from,
+			 BLOB_BYTES - 1, BLOB_BYTES);
 	return server_printf(server, fd, "HTTP/1.1 %d X\r\nContent-Length: %llu\r\n%s\r\n", request->ranged ? 206 : 200,
 			     (unsigned long long)left, range) &&
 	       server_send(server, fd, content + from, MIN(left, most)) && left <= most;
@@ -320,8 +320,8 @@ static void other_ranges_are_not_taken(void **state)
 static bool range_unasked(struct server *server, int fd, const struct request *request)
 {
 	(void)request;
-	return server_printf(server, fd, "HTTP/1.1 206 X\r\nContent-Length: 5\r\nContent-Range: bytes 0-4/%u\r\n\r\nxxxxx",
-			     BLOB_BYTES);
+	return server_printf(
+	    server, fd, "HTTP/1.1 206 X\r\nContent-Length: 5\r\nContent-Range: bytes 0-4/%u\r\n\r\nxxxxx", BLOB_BYTES);
 }
 
 static void a_range_that_was_not_asked_for_is_refused(void **state)
@@ -622,7 +622,8 @@ static void silence_is_limited(void **state)
 		struct fixture f;
 
 		set_up(&f, state, stall, &stalls[i]);
-		/* long enough for a server's thread on a busy machine: what it sends late is progress, and not silence */
+		/* long enough for a server's thread on a busy machine: what it sends late is progress, and not
+		 * silence */
 		f.options.stall_timeout_ms = 400;
 		f.options.retries = 2;
 		open_source(&f);
@@ -841,7 +842,8 @@ static bool answer_with_token(struct server *server, int fd, const struct reques
 		return send_content(server, fd, request, UINT64_MAX);
 	if (*request->authorization)
 		return server_reply(server, fd, 200, "", "{}");
-	snprintf(fields, sizeof(fields), "WWW-Authenticate: Bearer realm=\"http://127.0.0.1:%u/token\"\r\n", server->port);
+	snprintf(fields, sizeof(fields), "WWW-Authenticate: Bearer realm=\"http://127.0.0.1:%u/token\"\r\n",
+		 server->port);
 	return server_reply(server, fd, 401, fields, "");
 }
 

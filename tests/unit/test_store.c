@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * engine/store and engine/record: ownership of stages, commit, trust across boots, pins against removal; and the split of
- * the memory budget.
+ * engine/store and engine/record: ownership of stages, commit, trust across boots, pins against removal; and the
+ * split of the memory budget.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -93,8 +93,9 @@ static void stage_set_aside_keeps_only_its_own_kind_waiting(void **state)
 	store_stage_drop(again, other);
 	store_stage_drop(store, stage);
 	/* a dead owner's is no one's */
-	assert_int_equal(mkdirat(store->staging_fd, "sha256-00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff.p1",
-				 0700), 0);
+	assert_int_equal(mkdirat(store->staging_fd,
+				 "sha256-00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff.p1", 0700),
+			 0);
 	assert_int_equal(store_stage(again, DIFF_ID, "p1", &other, NULL), 1);
 	assert_int_equal(store_stage_set_aside(again, other, DIFF_ID, "p1", NULL), 0);
 	store_stage_drop(again, other);

@@ -130,7 +130,8 @@ static void maps_hold_what_was_put(void **state)
 /* The kernel's resolution and ours agree, on good paths and on bad ones. */
 static void both_resolutions_agree(void **state)
 {
-	static const char *parts[] = {"a", "b", "c", "..", ".", "up", "abs", "loop", "far", "self", "file", "none", "root"};
+	static const char *parts[] = {"a",    "b",   "c",    "..",   ".",    "up",  "abs",
+				      "loop", "far", "self", "file", "none", "root"};
 	struct resolve_root root = {.fd = open(".", O_RDONLY | O_DIRECTORY | O_CLOEXEC)};
 	uint32_t random = 1;
 	unsigned found = 0;
@@ -144,8 +145,13 @@ static void both_resolutions_agree(void **state)
 	assert_int_equal(mkdir("a", 0755) | mkdir("a/b", 0755) | mkdir("a/b/c", 0755) | mkdir("b", 0755), 0);
 	static const char *dirs[] = {".", "a", "a/b", "a/b/c", "b"};
 	for (size_t i = 0; i < ARRAY_LEN(dirs); i++) {
-		static const char *links[][2] = {{"up", "../../a"}, {"abs", "/a/b"},        {"loop", "loop2"}, {"loop2", "loop"},
-						 {"far", "/../../../../../../../tmp"},      {"self", "."},     {"root", "/"}};
+		static const char *links[][2] = {{"up", "../../a"},
+						 {"abs", "/a/b"},
+						 {"loop", "loop2"},
+						 {"loop2", "loop"},
+						 {"far", "/../../../../../../../tmp"},
+						 {"self", "."},
+						 {"root", "/"}};
 		char path[64];
 
 		for (size_t k = 0; k < ARRAY_LEN(links); k++) {
@@ -278,9 +284,11 @@ static void a_stack_shows_what_an_overlay_would(void **state)
 	int fds[2];
 
 	(void)state;
-	assert_int_equal(system("mkdir -p top/d top/o bottom/d/sub bottom/o bottom/x && touch top/d/f bottom/d/f "
-				"bottom/d/g bottom/o/hidden bottom/x/y top/over && mkdir bottom/over && "
-				"mknod top/x c 0 0 && ln -s /d/sub bottom/l && ln -s l/../g bottom/m && ln -s n bottom/n"), 0);
+	assert_int_equal(
+	    system("mkdir -p top/d top/o bottom/d/sub bottom/o bottom/x && touch top/d/f bottom/d/f "
+		   "bottom/d/g bottom/o/hidden bottom/x/y top/over && mkdir bottom/over && "
+		   "mknod top/x c 0 0 && ln -s /d/sub bottom/l && ln -s l/../g bottom/m && ln -s n bottom/n"),
+	    0);
 	assert_int_equal(setxattr("top/o", "trusted.overlay.opaque", "y", 1, 0), 0);
 	fds[0] = open("top", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	fds[1] = open("bottom", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -302,10 +310,18 @@ static void a_stack_shows_what_an_overlay_would(void **state)
 		size_t layer;
 		bool follow;
 		int rc;
-	} ways[] = {{"l", "l", 1, false, 0},          {"l", "d/sub", 1, true, 0},        {"l/new/x", "d/sub/new/x", 2, true, 0},
-		    {"m", "d/g", 1, true, 0},         {"../../d/./f", "d/f", 0, true, 0}, {"n", "", 0, true, -ELOOP},
-		    {"n", "n", 1, false, 0},          {"d/f/x", "", 0, true, -ENOTDIR},  {"none/../d", "", 0, true, -ENOENT},
-		    {"none/a/../b", "none/b", 2, true, 0}, {"/", "", 0, true, 0},        {"d/..", "", 0, true, 0}};
+	} ways[] = {{"l", "l", 1, false, 0},
+		    {"l", "d/sub", 1, true, 0},
+		    {"l/new/x", "d/sub/new/x", 2, true, 0},
+		    {"m", "d/g", 1, true, 0},
+		    {"../../d/./f", "d/f", 0, true, 0},
+		    {"n", "", 0, true, -ELOOP},
+		    {"n", "n", 1, false, 0},
+		    {"d/f/x", "", 0, true, -ENOTDIR},
+		    {"none/../d", "", 0, true, -ENOENT},
+		    {"none/a/../b", "none/b", 2, true, 0},
+		    {"/", "", 0, true, 0},
+		    {"d/..", "", 0, true, 0}};
 	for (size_t i = 0; i < ARRAY_LEN(ways); i++) {
 		int rc = stack_view_resolve(&view, ways[i].path, ways[i].follow, out, &node);
 
