@@ -6,21 +6,33 @@
 #include "crypto/algorithms.h"
 
 #include <pthread.h>
+#include <stdbool.h>
 
-static struct algorithms fetched;
-static pthread_once_t once = PTHREAD_ONCE_INIT;
-
-static void fetch_all(void)
+static bool fetch_all(struct algorithms *out)
 {
-	fetched.sha256 = EVP_MD_fetch(NULL, "SHA2-256", NULL);
-	fetched.sha384 = EVP_MD_fetch(NULL, "SHA2-384", NULL);
-	fetched.sha512 = EVP_MD_fetch(NULL, "SHA2-512", NULL);
-	fetched.hmac = EVP_MAC_fetch(NULL, "HMAC", NULL);
-	fetched.aes_256_ctr = EVP_CIPHER_fetch(NULL, "AES-256-CTR", NULL);
+	if (!out->sha256)
+		out->sha256 = EVP_MD_fetch(NULL, "SHA2-256", NULL);
+	if (!out->sha384)
+		out->sha384 = EVP_MD_fetch(NULL, "SHA2-384", NULL);
+	if (!out->sha512)
+		out->sha512 = EVP_MD_fetch(NULL, "SHA2-512", NULL);
+	if (!out->hmac)
+		out->hmac = EVP_MAC_fetch(NULL, "HMAC", NULL);
+	if (!out->aes_256_ctr)
+		out->aes_256_ctr = EVP_CIPHER_fetch(NULL, "AES-256-CTR", NULL);
+	return out->sha256 && out->sha384 && out->sha512 && out->hmac && out->aes_256_ctr;
 }
 
+/* Not pthread_once(): what could not be fetched for a lack of memory can be later. */
 const struct algorithms *algorithms_get(void)
 {
-	pthread_once(&once, fetch_all);
+	static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+	static struct algorithms fetched;
+	static bool complete;
+
+	pthread_mutex_lock(&lock);
+	if (!complete)
+		complete = fetch_all(&fetched);
+	pthread_mutex_unlock(&lock);
 	return &fetched;
 }

@@ -26,6 +26,7 @@
 
 #define QUOTED_BYTES 300
 #define SECURE_PROBE_BYTES 4000 /* what reading the largest usual key takes at once */
+#define MEMORY_PROBE_BYTES (64u << 10)
 
 /* What the password callback is told, and tells. */
 struct password {
@@ -249,11 +250,13 @@ int key_ring_add_bytes(struct key_ring *ring, const char *name, const char *data
 	if (pkey)
 		return append(ring, pkey, curve, err);
 
-	/* OpenSSL's decoders take a full secure heap for a damaged key */
+	/* OpenSSL's decoders take a full secure heap, and a lack of memory, for a damaged key */
 	CLEANUP_SECRET struct secret probe = {0};
 
 	if (secret_new(&probe, SECURE_PROBE_BYTES, err))
 		return CPULL_ERR_NOMEM;
+	if (!memory_is_there(MEMORY_PROBE_BYTES))
+		return error_nomem(err);
 	return error_set(err, CPULL_ERR_KEY, "private key %s: %s",
 			 error_quote(name, strlen(name), quoted, sizeof(quoted)), why);
 }

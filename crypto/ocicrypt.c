@@ -17,6 +17,7 @@
 #define PUBLIC_OPTIONS "org.opencontainers.image.enc.pubopts"
 #define CIPHER_NAME "AES_256_CTR_HMAC_SHA256"
 #define QUOTED_BYTES 100
+#define MEMORY_PROBE_BYTES (64u << 10)
 
 /* A scheme is the part of an annotation's key behind KEYS_PREFIX; one that ends in a dot has a name behind it. Those
  * that can be unwrapped are tried in this order. */
@@ -354,5 +355,6 @@ int ocicrypt_unwrap(const struct key_ring *ring, const json_t *annotations, stru
 		layer_key_free(key);
 	else
 		*out = key;
-	return rc;
+	/* nor do OpenSSL, libjose and jansson tell a lack of memory from a key that does not open */
+	return rc && !memory_is_there(MEMORY_PROBE_BYTES) ? error_nomem(err) : rc;
 }

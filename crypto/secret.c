@@ -18,6 +18,8 @@
  * jobs, and small enough to be locked under most RLIMIT_MEMLOCK. */
 #define SECURE_HEAP_BYTES (128u << 10)
 #define SECURE_HEAP_MIN_BYTES 32u
+/* What OpenSSL allocates for the heap's maps. It aborts the process when it does not get that. */
+#define SECURE_HEAP_MAPS_BYTES (64u << 10)
 
 void secure_heap_init(struct log *log)
 {
@@ -27,7 +29,7 @@ void secure_heap_init(struct log *log)
 	bool warn = false;
 
 	pthread_mutex_lock(&lock);
-	if (!CRYPTO_secure_malloc_initialized() &&
+	if (!CRYPTO_secure_malloc_initialized() && memory_is_there(SECURE_HEAP_MAPS_BYTES) &&
 	    CRYPTO_secure_malloc_init(SECURE_HEAP_BYTES, SECURE_HEAP_MIN_BYTES) != 1) {
 		warn = !warned;
 		warned = true;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Strict JSON reading. jansson has duplicate keys and trailing bytes covered by flags; its nesting limit (2048) is fixed at
- * its build and deep enough to matter for a small stack, so the depth is checked before it sees the text.
+ * Strict JSON reading. jansson has duplicate keys and trailing bytes covered by flags; its nesting limit (2048) is
+ * fixed at its build and deep enough to matter for a small stack, so the depth is checked before it sees the text.
  */
 #include "engine/base/json.h"
 
@@ -46,11 +46,13 @@ int json_parse(const char *text, size_t len, int code, const char *what, json_t 
 		return error_set(err, code, "%s: JSON nested more than %u deep", what, LIMIT_JSON_DEPTH);
 
 	*out = json_loadb(text, len, JSON_REJECT_DUPLICATES, &why);
+	if (!*out)
+		/* jansson takes a lack of memory for an invalid token: the same fault again, with memory to be had, is
+		 * one */
+		*out = json_loadb(text, len, JSON_REJECT_DUPLICATES, &why);
 	if (*out)
 		return 0;
-
-	/* jansson names every fault of the text; without a name it was memory, too */
-	if (json_error_code(&why) == json_error_out_of_memory || json_error_code(&why) == json_error_unknown)
+	if (!memory_is_there(2 * len + 4096))
 		return error_nomem(err);
 
 	char quoted[JSON_ERROR_TEXT_LENGTH * 4 + 1];

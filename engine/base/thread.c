@@ -4,6 +4,7 @@
  */
 #include "engine/base/thread.h"
 
+#include <errno.h>
 #include <signal.h>
 
 #include "engine/base/error.h"
@@ -25,8 +26,10 @@ int thread_start(pthread_t *out, const char *name, void *(*run)(void *), void *p
 
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
 	pthread_attr_destroy(&attr);
+	/* EAGAIN is what glibc makes of a stack or a TLS block that cannot be had, too */
 	if (num)
-		return error_sys(err, CPULL_ERR_INTERNAL, num, "starting thread %s", name);
+		return error_sys(err, num == EAGAIN ? CPULL_ERR_NOMEM : CPULL_ERR_INTERNAL, num, "starting thread %s",
+				 name);
 	pthread_setname_np(*out, name);
 	return 0;
 }

@@ -134,6 +134,16 @@ void hex_encode(const uint8_t *data, size_t len, char *out)
 	out[2 * len] = 0;
 }
 
+bool memory_is_there(size_t bytes)
+{
+	/* volatile: a compiler takes malloc() with free() behind it for nothing at all that always works */
+	void *volatile probe = malloc(bytes);
+	bool there = probe != NULL;
+
+	free(probe);
+	return there;
+}
+
 bool all_zero(const void *data, size_t len)
 {
 	const uint8_t *at = data;

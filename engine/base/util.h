@@ -84,6 +84,9 @@ void hex_encode(const uint8_t *data, size_t len, char *out);
 /* Frees a string that held a secret, wiped first. NULL is fine. */
 void string_wipe(char *secret);
 
+/* Can so much be allocated now? For libraries that say of the data what is true of the memory. */
+bool memory_is_there(size_t bytes);
+
 bool all_zero(const void *data, size_t len);
 /* Of a struct of `size` bytes, of which `known` are known here: is the rest zero? */
 static inline bool tail_is_zero(const void *data, size_t size, size_t known)
