@@ -41,6 +41,27 @@ void layer_key_free(struct layer_key *key)
 	OPENSSL_secure_clear_free(key, sizeof(*key));
 }
 
+int layer_key_print(const struct layer_key *key, char out[LAYER_KEY_PRINT_BYTES], struct cpull_error *err)
+{
+	static const char purpose[] = "coco-pull layer key";
+	struct hasher *hasher;
+	struct digest digest;
+	int rc = hasher_new(DIGEST_SHA256, &hasher, err);
+
+	if (rc)
+		return rc;
+	rc = hasher_update(hasher, purpose, sizeof(purpose));
+	if (!rc)
+		rc = hasher_update(hasher, key, sizeof(*key));
+	if (!rc)
+		rc = hasher_final(hasher, &digest);
+	hasher_free(hasher);
+	if (rc)
+		return error_set(err, rc, "hashing the layer's key");
+	hex_encode(digest.value, 32, out);
+	return 0;
+}
+
 static int start_mac(struct layer_cipher *cipher, const struct layer_key *key)
 {
 	OSSL_PARAM params[] = {

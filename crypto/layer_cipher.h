@@ -18,6 +18,12 @@ struct layer_key {
 struct layer_key *layer_key_new(void); /* secure heap; NULL when it is used up */
 void layer_key_free(struct layer_key *key); /* wiped; NULL is fine */
 
+#define LAYER_KEY_PRINT_BYTES (2 * 32 + 1)
+
+/* Something that names the key and says nothing about it: a hash in hex, over 256 random bits and what goes with them.
+ * Whoever comes with the same one may have what the key has opened before. */
+MUST_CHECK int layer_key_print(const struct layer_key *key, char out[LAYER_KEY_PRINT_BYTES], struct cpull_error *err);
+
 struct layer_cipher;
 
 /* `blob_digest` is what the descriptor promises of the bytes as fetched; key NULL means a plain layer: only the

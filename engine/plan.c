@@ -69,7 +69,8 @@ static int check_encrypted(const struct cpull_pull *pull, struct cpull_error *er
 }
 
 /* Every key is unwrapped before the first layer byte, also for layers that are in the store: whoever has no key gets
- * nothing, however warm the store is. */
+ * nothing, however warm the store is. The store holds what came encrypted back from anyone who has not got that very
+ * key, since a manifest that names a layer's diff_id, plain or with a wrap of another key, is easily made. */
 static int unwrap_keys(struct cpull_pull *pull, struct cpull_error *err)
 {
 	for (size_t i = 0; i < pull->layer_count; i++) {
@@ -80,6 +81,8 @@ static int unwrap_keys(struct cpull_pull *pull, struct cpull_error *err)
 
 		int rc = ocicrypt_unwrap(pull->keys, l->desc->annotations, &l->key, err);
 
+		if (!rc)
+			rc = layer_key_print(l->key, l->key_print, err);
 		if (rc)
 			return error_wrap(err, "layer %zu/%zu %s", i + 1, pull->layer_count, l->desc->digest);
 	}
@@ -90,7 +93,8 @@ static int find_present(struct cpull_pull *pull, struct cpull_error *err)
 {
 	for (size_t i = 0; i < pull->layer_count; i++) {
 		struct pull_layer *l = &pull->layers[i];
-		int rc = store_layer_find(pull->engine->store, l->diff_id_text, l->parents, &l->ref, err);
+		struct layer_wish wish = pull_layer_wish(l);
+		int rc = store_layer_find(pull->engine->store, &wish, &l->ref, err);
 
 		if (rc < 0)
 			return rc;

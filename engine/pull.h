@@ -27,7 +27,8 @@ struct pull_layer {
 	const char *diff_id_text;
 	char parents[STORE_PARENTS_HEX + 1];
 	ssize_t same_as; /* the lowest layer with the same diff_id, when that is another one; else -1 */
-	struct layer_key *key;
+	struct layer_key *key; /* with key_print; NULL for a plain layer */
+	char key_print[LAYER_KEY_PRINT_BYTES];
 	enum layer_step step;
 	bool reused;
 	struct stage *stage;
@@ -73,6 +74,13 @@ struct cpull_pull {
 	struct cpull_result result;
 	struct cpull_layer *result_layers;
 };
+
+static inline struct layer_wish pull_layer_wish(const struct pull_layer *l)
+{
+	return (struct layer_wish){.diff_id = l->diff_id_text,
+				   .parents = l->parents,
+				   .key_print = l->key ? l->key_print : NULL};
+}
 
 /* plan.c: fills pull->layers from pull->resolved: duplicates, parents, keys, what is in the store already. */
 MUST_CHECK int pull_plan(struct cpull_pull *pull, struct cpull_error *err);

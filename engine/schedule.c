@@ -180,7 +180,7 @@ static int commit(struct cpull_pull *pull, size_t i, bool loose, struct cpull_er
 
 	struct layer_facts facts = {.diff_id = l->diff_id_text,
 				    .blob_digest = l->desc->digest,
-				    .encrypted = l->desc->encrypted,
+				    .key_print = l->key ? l->key_print : NULL,
 				    .unpacked_bytes = done.unpacked_bytes,
 				    .entries = layer_job_entries(l->job)};
 
@@ -270,7 +270,8 @@ static int start_owned(struct cpull_pull *pull, struct pull_layer *l, struct cpu
 {
 	struct cpull_engine *engine = pull->engine;
 
-	int rc = store_layer_find(engine->store, l->diff_id_text, l->parents, &l->ref, err);
+	struct layer_wish wish = pull_layer_wish(l);
+	int rc = store_layer_find(engine->store, &wish, &l->ref, err);
 
 	if (rc) {
 		store_stage_drop(engine->store, STEAL(l->stage));

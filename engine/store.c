@@ -250,8 +250,19 @@ static int has_durable_mark(const struct store *store, int fd, const char *key, 
 	return store_is_absent(errno) ? 0 : layer_error(store, key, errno, err);
 }
 
-/* Written in this boot, or synced in another? 1, 0 or an error. */
-static int trusted(const struct store *store, int fd, const char *key, const char *diff_id, struct cpull_error *err)
+/* What came encrypted is there for who brings the key, and for nobody else. */
+static bool may_have(const json_t *facts, const struct layer_wish *wish)
+{
+	const json_t *print = json_object_get(facts, "key_print");
+
+	if (wish->any_key || json_is_null(print))
+		return true;
+	return json_is_string(print) && wish->key_print && strcmp(json_string_value(print), wish->key_print) == 0;
+}
+
+/* Written in this boot, or synced in another, and what is wished for? 1, 0 or an error. No wish: any will do. */
+static int trusted(const struct store *store, int fd, const char *key, const struct layer_wish *wish,
+		   struct cpull_error *err)
 {
 	CLEANUP_BYTES struct bytes text = {0};
 	CLEANUP_JSON json_t *root = NULL;
@@ -266,13 +277,13 @@ static int trusted(const struct store *store, int fd, const char *key, const cha
 
 	const char *boot = json_string_at(root, "boot_id"), *is = json_string_at(root, "diff_id");
 
-	if (!boot || !is || (diff_id && strcmp(is, diff_id) != 0))
+	if (!boot || !is || (wish && strcmp(is, wish->diff_id) != 0) || (wish && !may_have(root, wish)))
 		return 0;
 	return strcmp(boot, store->boot_id) == 0 ? 1 : has_durable_mark(store, fd, key, err);
 }
 
 /* Under the shared store lock. 1, 0 or an error. */
-static int pin(struct store *store, const char *key, const char *diff_id, struct layer_ref *out,
+static int pin(struct store *store, const char *key, const struct layer_wish *wish, struct layer_ref *out,
 	       struct cpull_error *err)
 {
 	CLEANUP_FD int fd = fs_open_dir(store->layers_fd, key);
@@ -281,7 +292,7 @@ static int pin(struct store *store, const char *key, const char *diff_id, struct
 	if (root < 0)
 		return store_is_absent(errno) ? 0 : layer_error(store, key, errno, err);
 
-	int rc = trusted(store, fd, key, diff_id, err);
+	int rc = trusted(store, fd, key, wish, err);
 
 	if (rc <= 0)
 		return rc;
@@ -308,7 +319,7 @@ int store_layer_pin(struct store *store, const char *key, struct layer_ref *out,
 	return lock < 0 ? lock : pin(store, key, NULL, out, err);
 }
 
-int store_layer_find(struct store *store, const char *diff_id, const char *parents, struct layer_ref *out,
+int store_layer_find(struct store *store, const struct layer_wish *wish, struct layer_ref *out,
 		     struct cpull_error *err)
 {
 	CLEANUP_FD int lock = store_lock(store, STORE_SHARED, err);
@@ -316,14 +327,14 @@ int store_layer_find(struct store *store, const char *diff_id, const char *paren
 
 	if (lock < 0)
 		return lock;
-	store_layer_key(diff_id, NULL, key);
+	store_layer_key(wish->diff_id, NULL, key);
 
-	int rc = pin(store, key, diff_id, out, err);
+	int rc = pin(store, key, wish, out, err);
 
-	if (rc || !parents)
+	if (rc || !wish->parents)
 		return rc;
-	store_layer_key(diff_id, parents, key);
-	return pin(store, key, diff_id, out, err);
+	store_layer_key(wish->diff_id, wish->parents, key);
+	return pin(store, key, wish, out, err);
 }
 
 void layer_ref_drop(struct layer_ref *ref)
@@ -496,14 +507,24 @@ void store_stage_drop(struct store *store, struct stage *stage)
 static int write_facts(const struct store *store, int fd, const struct layer_facts *facts, struct cpull_error *err)
 {
 	CLEANUP_JSON json_t *root =
-	    json_pack("{s:i, s:s, s:s, s:b, s:s, s:I, s:I}", "version", LAYER_VERSION, "diff_id", facts->diff_id,
-		      "blob_digest", facts->blob_digest, "encrypted", facts->encrypted, "boot_id", store->boot_id,
+	    json_pack("{s:i, s:s, s:s, s:s?, s:s, s:I, s:I}", "version", LAYER_VERSION, "diff_id", facts->diff_id,
+		      "blob_digest", facts->blob_digest, "key_print", facts->key_print, "boot_id", store->boot_id,
 		      "unpacked_bytes", (json_int_t)facts->unpacked_bytes, "entries", (json_int_t)facts->entries);
 	CLEANUP_FREE char *text = root ? json_dumps(root, JSON_INDENT(1)) : NULL;
 
 	if (!text)
 		return error_nomem(err);
 	return fs_replace_file(fd, LAYER_FILE, text, strlen(text), false, err);
+}
+
+/* The same content has come without encryption: it need not be kept for one key any more. Should this fail, the next
+ * pull fetches it again. */
+static void open_to_all(const struct store *store, const char *key, const struct layer_facts *facts)
+{
+	CLEANUP_FD int fd = fs_open_dir(store->layers_fd, key);
+
+	if (fd < 0 || write_facts(store, fd, facts, NULL))
+		log_debug(store->log, "layer %s stays bound to its key", key);
 }
 
 static int move_in(struct store *store, const struct stage *stage, const char *key)
@@ -513,8 +534,8 @@ static int move_in(struct store *store, const struct stage *stage, const char *k
 
 /* Under the shared store lock, which keeps every remover out between the rename and the shared flock. `away` gets the
  * name of what had to make room, for the caller to remove. 1 when a trusted layer is there already, and pinned. */
-static int publish(struct store *store, struct stage *stage, const char *key, const char *diff_id, char away[64],
-		   struct layer_ref *out, struct cpull_error *err)
+static int publish(struct store *store, struct stage *stage, const char *key, const struct layer_facts *facts,
+		   char away[64], struct layer_ref *out, struct cpull_error *err)
 {
 	away[0] = 0;
 	if (move_in(store, stage, key)) {
@@ -522,8 +543,11 @@ static int publish(struct store *store, struct stage *stage, const char *key, co
 			return error_sys(err, CPULL_ERR_STORAGE, errno, "committing layer %s", key);
 
 		/* what is there may be in use: it makes room only when it is known to be another boot's or damaged */
-		int rc = pin(store, key, diff_id, out, err);
+		struct layer_wish same = {.diff_id = facts->diff_id, .any_key = true};
+		int rc = pin(store, key, &same, out, err);
 
+		if (rc > 0 && !facts->key_print)
+			open_to_all(store, key, facts);
 		if (rc)
 			return rc;
 		if (trash(store, store->layers_fd, key, away))
@@ -545,7 +569,7 @@ int store_stage_commit(struct store *store, struct stage *stage, const char *key
 	int lock = rc ? rc : store_lock(store, STORE_SHARED, err);
 	char away[64] = "";
 
-	rc = lock < 0 ? lock : publish(store, stage, key, facts->diff_id, away, out, err);
+	rc = lock < 0 ? lock : publish(store, stage, key, facts, away, out, err);
 	if (lock >= 0)
 		close(lock);
 	if (away[0])

@@ -54,10 +54,18 @@ void store_layer_key(const char *diff_id, const char *parents, char out[STORE_KE
  * be told now (no descriptors, no memory, no access): a layer in use must not be taken for a missing or a damaged
  * one. */
 
+/* What a pull looks for. */
+struct layer_wish {
+	const char *diff_id;
+	const char *parents;   /* NULL: only a layer that stands alone */
+	const char *key_print; /* of the layer's key, which a layer that came encrypted is kept for; NULL: plain */
+	bool any_key;          /* whoever it came encrypted for */
+};
+
 /* Pins what it finds into *out, under the plain key or the one with `parents`. */
-MUST_CHECK int store_layer_find(struct store *store, const char *diff_id, const char *parents, struct layer_ref *out,
+MUST_CHECK int store_layer_find(struct store *store, const struct layer_wish *wish, struct layer_ref *out,
 				struct cpull_error *err);
-/* The same for an exact key. */
+/* The same for an exact key of a record, whoever it came encrypted for. */
 MUST_CHECK int store_layer_pin(struct store *store, const char *key, struct layer_ref *out, struct cpull_error *err);
 /* Pins nothing and takes no lock, so it may be called with the store locked. */
 MUST_CHECK int store_layer_trusted(struct store *store, const char *key, struct cpull_error *err);
@@ -69,7 +77,7 @@ char *store_layer_path(const struct store *store, const char *key);
 struct layer_facts {
 	const char *diff_id;
 	const char *blob_digest;
-	bool encrypted;
+	const char *key_print; /* of the key that it came encrypted with; NULL: plain */
 	uint64_t unpacked_bytes;
 	uint64_t entries;
 };

@@ -251,3 +251,23 @@ def test_hard_link_into_a_lower_layer(coco, work):
         tree = compare.walk(where, top=False)
         assert tree[b"d/link"]["content"] == tree[b"d/target"]["content"]
         assert tree[b"d/link"]["mode"] == 0o640
+
+
+def test_warm_store_gives_nothing_without_the_key(coco, sample, encrypted, keys, work):
+    """Whoever writes a manifest that names the diff_ids of an encrypted image, with plain layers, gets nothing of what
+    another pull has decrypted; whoever has the content without a key does, and leaves the layers open to all."""
+    coco.pull(encrypted.ref, "--decryption-key", keys.rsa[0])
+    assert all(la["reused"] for la in coco.pull(encrypted.ref, "--decryption-key", keys.rsa[0])["layers"])
+    coco.pull_fails(encrypted.ref, code="key")
+    claimed = images.Layout(work / "claimed")
+    descriptor, manifest = images.read_layout(sample.layout.path, "gzip")
+    for blob in (descriptor, manifest["config"]):
+        with open(sample.layout.blob_path(blob["digest"]), "rb") as f:
+            claimed.put(f.read(), blob["mediaType"])
+    claimed.tag(descriptor, "t")
+    coco.pull_fails(claimed.ref("t"), code="not_found")
+    plain = sample.layout.ref("gzip")
+    assert not any(la["reused"] for la in coco.pull(plain)["layers"])
+    assert all(la["reused"] for la in coco.pull(claimed.ref("t"))["layers"])
+    with coco.mounted(encrypted.ref) as where:
+        sample.assert_mounted(where)

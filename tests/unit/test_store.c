@@ -47,6 +47,13 @@ static struct store *open_store(void)
 
 static const struct layer_facts facts = {.diff_id = DIFF_ID, .blob_digest = DIFF_ID};
 
+static int find(struct store *store, const char *parents, struct layer_ref *out, struct cpull_error *err)
+{
+	struct layer_wish wish = {.diff_id = DIFF_ID, .parents = parents};
+
+	return store_layer_find(store, &wish, out, err);
+}
+
 static void commit_layer(struct store *store, const char *parents, struct layer_ref *ref)
 {
 	struct stage *stage;
@@ -124,9 +131,9 @@ static void committed_layer_is_found_and_pinned(void **state)
 	struct layer_ref ref = {.fd = -1}, second = {.fd = -1};
 
 	(void)state;
-	assert_int_equal(store_layer_find(store, DIFF_ID, "abc", &ref, NULL), 0);
+	assert_int_equal(find(store, "abc", &ref, NULL), 0);
 	commit_layer(store, NULL, &ref);
-	assert_int_equal(store_layer_find(store, DIFF_ID, "abc", &second, NULL), 1);
+	assert_int_equal(find(store, "abc", &second, NULL), 1);
 	assert_string_equal(second.key, ref.key);
 	assert_int_equal(faccessat(second.fd, "inside", F_OK, 0), 0);
 
@@ -137,7 +144,7 @@ static void committed_layer_is_found_and_pinned(void **state)
 	layer_ref_drop(&second);
 	assert_int_equal(store_layer_remove(store, second.key, NULL), 1);
 	close(lock);
-	assert_int_equal(store_layer_find(store, DIFF_ID, "abc", &second, NULL), 0);
+	assert_int_equal(find(store, "abc", &second, NULL), 0);
 	store_close(store);
 }
 
@@ -148,14 +155,43 @@ static void layer_of_other_parents_is_another(void **state)
 
 	(void)state;
 	commit_layer(store, "parents1", &ref);
-	assert_int_equal(store_layer_find(store, DIFF_ID, "parents2", &other, NULL), 0);
-	assert_int_equal(store_layer_find(store, DIFF_ID, "parents1", &other, NULL), 1);
+	assert_int_equal(find(store, "parents2", &other, NULL), 0);
+	assert_int_equal(find(store, "parents1", &other, NULL), 1);
 	layer_ref_drop(&ref);
 	layer_ref_drop(&other);
 
 	int lock = store_lock(store, STORE_EXCLUSIVE, NULL);
 	assert_int_equal(store_layer_remove(store, ref.key, NULL), 1);
 	close(lock);
+	store_close(store);
+}
+
+static void encrypted_layer_is_for_its_key_only(void **state)
+{
+	static const struct layer_facts locked = {.diff_id = DIFF_ID, .blob_digest = DIFF_ID, .key_print = "k1"};
+	struct layer_wish wish = {.diff_id = DIFF_ID, .key_print = "k1"};
+	struct store *store = open_store();
+	struct layer_ref ref = {.fd = -1}, second = {.fd = -1};
+	struct stage *stage;
+	char key[STORE_KEY_BYTES];
+
+	(void)state;
+	assert_int_equal(store_stage(store, DIFF_ID, NULL, &stage, NULL), 1);
+	store_layer_key(DIFF_ID, NULL, key);
+	assert_int_equal(store_stage_commit(store, stage, key, &locked, &ref, NULL), 0);
+	assert_int_equal(store_layer_find(store, &wish, &second, NULL), 1);
+	layer_ref_drop(&second);
+	wish.key_print = "k2";
+	assert_int_equal(store_layer_find(store, &wish, &second, NULL), 0);
+	assert_int_equal(find(store, NULL, &second, NULL), 0);
+	/* a pull that came by the content without a key opens it to all, and leaves it where it is */
+	commit_layer(store, NULL, &second);
+	assert_int_equal(faccessat(second.fd, "inside", F_OK, 0), -1);
+	layer_ref_drop(&second);
+	assert_int_equal(find(store, NULL, &second, NULL), 1);
+	layer_ref_drop(&second);
+	layer_ref_drop(&ref);
+	assert_int_equal(fs_remove_tree(store->layers_fd, key, NULL), 0);
 	store_close(store);
 }
 
@@ -168,13 +204,13 @@ static void another_boot_is_not_trusted(void **state)
 	commit_layer(store, NULL, &ref);
 	layer_ref_drop(&ref);
 	strcpy(store->boot_id, "another boot");
-	assert_int_equal(store_layer_find(store, DIFF_ID, "p", &ref, NULL), 0);
+	assert_int_equal(find(store, "p", &ref, NULL), 0);
 	/* and a new pull replaces it */
 	commit_layer(store, NULL, &ref);
 	assert_int_equal(store_make_durable(store, &ref, 1, NULL), 0);
 	layer_ref_drop(&ref);
 	strcpy(store->boot_id, "a third boot");
-	assert_int_equal(store_layer_find(store, DIFF_ID, "p", &ref, NULL), 1);
+	assert_int_equal(find(store, "p", &ref, NULL), 1);
 	layer_ref_drop(&ref);
 	store_close(store);
 }
@@ -261,7 +297,7 @@ static void trouble_with_looking_is_no_verdict(void **state)
 	int rcs[] = {cpull_prune(engine, NULL, NULL),
 		     cpull_image_remove(engine, "r.example/kept:1", NULL, NULL),
 		     cpull_images_load(engine, &images, NULL),
-		     store_layer_find(store, DIFF_ID, NULL, &ref, NULL),
+		     find(store, NULL, &ref, NULL),
 		     store_layer_trusted(store, key, NULL),
 		     record_load(store, "r.example/kept:1", &back, NULL)};
 
@@ -380,6 +416,7 @@ int main(void)
 		cmocka_unit_test(dead_owner_is_swept),
 		cmocka_unit_test(committed_layer_is_found_and_pinned),
 		cmocka_unit_test(layer_of_other_parents_is_another),
+		cmocka_unit_test(encrypted_layer_is_for_its_key_only),
 		cmocka_unit_test(another_boot_is_not_trusted),
 		cmocka_unit_test(damaged_record_is_not_believed),
 		cmocka_unit_test(trouble_with_looking_is_no_verdict),
