@@ -11,6 +11,7 @@
 
 #include "engine/base/error.h"
 #include "engine/base/fs.h"
+#include "engine/base/limits.h"
 #include "engine/coco_pull.h"
 #include "tests/unit/oci_layout.h"
 
@@ -257,6 +258,56 @@ static void odd_orders_are_fine(void **state)
 	cpull_engine_free(NULL);
 }
 
+/* ---- limits ---- */
+
+/* Puts an index over what the layout's index.json names, which then names the index. */
+static void wrap_in_index(const char *dir)
+{
+	static const char platform[] = ",\"platform\":{\"os\":\"linux\",\"architecture\":\"amd64\"}";
+	static const char tag[] = ",\"annotations\":{\"org.opencontainers.image.ref.name\":\"t\"}";
+	struct bytes old = {0}, index = {0};
+	struct layout_blob blob;
+	char path[128], text[512];
+
+	snprintf(path, sizeof(path), "%s/index.json", dir);
+	assert_int_equal(file_read(path, LAYOUT_MAX, "index", &old, NULL), 0);
+
+	char *at = strstr(old.data, tag);
+
+	assert_non_null(at);
+	add_bytes(&index, old.data, (size_t)(at - old.data));
+	add_text(&index, platform);
+	add_text(&index, at + strlen(tag));
+	put_blob(dir, &index, &blob);
+	snprintf(text, sizeof(text), "{\"schemaVersion\":2,\"manifests\":[{" OCI_TYPE("index.v1+json")
+		 ",\"digest\":\"%s\",\"size\":%zu%s}]}", blob.digest, blob.len, tag);
+	write_file(path, text, strlen(text));
+	bytes_free(&old);
+	bytes_free(&index);
+}
+
+static void indexes_nest_so_deep_and_no_deeper(void **state)
+{
+	struct cpull_engine *engine = open_engine("nested", 1);
+	struct cpull_error err;
+	char image[128], dir[100];
+
+	(void)state;
+	make_image("nested-image", 1, 100, image);
+	snprintf(dir, sizeof(dir), "%s/nested-image", scratch);
+	for (unsigned depth = 1; depth <= LIMIT_INDEX_DEPTH + 1; depth++) {
+		wrap_in_index(dir);
+
+		struct cpull_pull *pull = start(engine, image, NULL, NULL);
+		int rc = cpull_pull_wait(pull, -1, &err);
+
+		assert_int_equal(rc, depth <= LIMIT_INDEX_DEPTH ? 0 : CPULL_ERR_LIMIT);
+		cpull_pull_free(pull);
+	}
+	assert_non_null(strstr(err.message, "nested"));
+	cpull_engine_free(engine);
+}
+
 /* ---- options ---- */
 
 /* A newer caller's members must not be passed over in silence: one of them may be a policy. */
@@ -302,6 +353,7 @@ int main(void)
 		cmocka_unit_test(culprit_is_reported),
 		cmocka_unit_test(cancel_from_the_callback),
 		cmocka_unit_test(odd_orders_are_fine),
+		cmocka_unit_test(indexes_nest_so_deep_and_no_deeper),
 		cmocka_unit_test(unknown_members_are_refused),
 	};
 

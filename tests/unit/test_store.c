@@ -15,6 +15,7 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 
+#include "crypto/digest.h"
 #include "engine/base/fs.h"
 #include "engine/engine.h"
 #include "engine/record.h"
@@ -339,6 +340,50 @@ static void commit_leaves_a_trusted_layer_alone(void **state)
 	store_close(store);
 }
 
+/* The longest documents there can be, all of it quotes, make a record that can be read again; a longer file is none. */
+static void record_has_room_for_every_image(void **state)
+{
+	struct store *store = open_store();
+	struct record_layer layer = {.digest = DIFF_ID, .diff_id = DIFF_ID, .media_type = "t", .key = "sha256-k"};
+	char *quotes = malloc(LIMIT_MANIFEST_BYTES + 1), text[DIGEST_TEXT_BYTES];
+	struct hasher *hasher;
+	struct digest digest;
+	struct record back;
+
+	(void)state;
+	assert_non_null(quotes);
+	memset(quotes, '"', LIMIT_MANIFEST_BYTES);
+	quotes[LIMIT_MANIFEST_BYTES] = 0;
+	assert_int_equal(hasher_new(DIGEST_SHA256, &hasher, NULL), 0);
+	assert_int_equal(hasher_update(hasher, quotes, LIMIT_MANIFEST_BYTES), 0);
+	assert_int_equal(hasher_final(hasher, &digest), 0);
+	hasher_free(hasher);
+	digest_format(&digest, text);
+
+	struct record record = {.reference = "r.example/long:1",
+				.manifest_digest = text,
+				.config_digest = text,
+				.platform = "linux/amd64",
+				.wanted = "linux/amd64",
+				.manifest = quotes,
+				.config = quotes,
+				.layers = &layer,
+				.layer_count = 1};
+
+	assert_int_equal(LIMIT_MANIFEST_BYTES, LIMIT_CONFIG_BYTES);
+	assert_int_equal(record_save(store, &record, NULL), 0);
+	assert_int_equal(record_load(store, "r.example/long:1", &back, NULL), 1);
+	record_free(&back);
+	free(quotes);
+
+	int fd = openat(store->images_fd, "long", O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
+
+	assert_int_equal(ftruncate(fd, LIMIT_RECORD_BYTES + 1), 0);
+	close(fd);
+	assert_int_equal(record_load_file(store, "long", &back, NULL), 0);
+	store_close(store);
+}
+
 static void remove_tree_gives_up_on_what_stays(void **state)
 {
 	char path[64], inside[80];
@@ -421,6 +466,7 @@ int main(void)
 		cmocka_unit_test(damaged_record_is_not_believed),
 		cmocka_unit_test(trouble_with_looking_is_no_verdict),
 		cmocka_unit_test(commit_leaves_a_trusted_layer_alone),
+		cmocka_unit_test(record_has_room_for_every_image),
 		cmocka_unit_test(remove_tree_gives_up_on_what_stays),
 		cmocka_unit_test(remove_tree_takes_any_depth),
 		cmocka_unit_test(budget_covers_every_promise),
