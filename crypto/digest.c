@@ -179,20 +179,28 @@ void hasher_free(struct hasher *hasher)
 	free(hasher);
 }
 
-int digest_check(const struct digest *want, const void *data, size_t len, const char *what, struct cpull_error *err)
+int digest_compute(enum digest_algorithm algorithm, const void *data, size_t len, const char *what, struct digest *out,
+		   struct cpull_error *err)
 {
 	struct hasher *hasher;
-	struct digest got;
-	int rc = hasher_new(want->algorithm, &hasher, err);
+	int rc = hasher_new(algorithm, &hasher, err);
 
 	if (rc)
 		return rc;
 	rc = hasher_update(hasher, data, len);
 	if (!rc)
-		rc = hasher_final(hasher, &got);
+		rc = hasher_final(hasher, out);
 	hasher_free(hasher);
+	return rc ? error_set(err, rc, "%s: OpenSSL could not compute its digest", what) : 0;
+}
+
+int digest_check(const struct digest *want, const void *data, size_t len, const char *what, struct cpull_error *err)
+{
+	struct digest got;
+	int rc = digest_compute(want->algorithm, data, len, what, &got, err);
+
 	if (rc)
-		return error_set(err, rc, "%s: OpenSSL could not compute its digest", what);
+		return rc;
 	if (digest_equal(want, &got))
 		return 0;
 

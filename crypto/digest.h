@@ -31,6 +31,9 @@ MUST_CHECK int hasher_update(struct hasher *hasher, const void *data, size_t len
 MUST_CHECK int hasher_final(struct hasher *hasher, struct digest *out);
 void hasher_free(struct hasher *hasher);
 
+/* One shot. `what` begins the message of a failure. */
+MUST_CHECK int digest_compute(enum digest_algorithm algorithm, const void *data, size_t len, const char *what,
+			      struct digest *out, struct cpull_error *err);
 /* One shot: does data have this digest? CPULL_ERR_DIGEST with both values in the message, which begins with `what`. */
 MUST_CHECK int digest_check(const struct digest *want, const void *data, size_t len, const char *what,
 			    struct cpull_error *err);

@@ -115,9 +115,9 @@ static void hand_over(struct layer_job *job, struct chunk *chunk)
 	queue_push(&job->queue, chunk);
 }
 
-static int check_unpacked(struct layer_job *job, uint64_t unpacked, struct cpull_error *err)
+static int check_unpacked(const struct layer_job *job, struct cpull_error *err)
 {
-	if (unpacked <= job->unpack_limit)
+	if (job->open_stats.bytes <= job->unpack_limit)
 		return 0;
 	return error_set(err, CPULL_ERR_LIMIT,
 			 "it unpacks to more than %llu bytes from a blob of %llu: a decompression bomb",
@@ -146,7 +146,7 @@ static int open_chunk(struct layer_job *job, const struct chunk *in, struct chun
 		full = io.out_pos == room;
 		if (full) {
 			hand_over(job, STEAL(*filling));
-			rc = check_unpacked(job, job->open_stats.bytes, err);
+			rc = check_unpacked(job, err);
 			if (rc)
 				return rc;
 		}
@@ -167,7 +167,7 @@ static int open_blob(struct layer_job *job, struct chunk **filling, struct cpull
 			if (*filling)
 				hand_over(job, STEAL(*filling));
 			hand_over(job, in);
-			rc = check_unpacked(job, job->open_stats.bytes, err);
+			rc = check_unpacked(job, err);
 		} else {
 			if (!rc)
 				rc = open_chunk(job, in, filling, err);
@@ -188,7 +188,7 @@ static int finish_blob(struct layer_job *job, struct chunk **filling, struct cpu
 		rc = decompress_finish(job->decompress, err);
 	if (!rc && *filling)
 		hand_over(job, STEAL(*filling));
-	return rc ? rc : check_unpacked(job, job->open_stats.bytes, err);
+	return rc ? rc : check_unpacked(job, err);
 }
 
 /* Hashes what is left of the blob after its content made a stage fail, and puts its verdict in the place of that

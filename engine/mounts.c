@@ -49,18 +49,11 @@ static uint64_t mount_namespace(void)
 /* One record a target: its name is the hash of the target's path. */
 static int mount_id(const char *dir, char out[MOUNT_ID_HEX + 1], struct cpull_error *err)
 {
-	struct hasher *hasher;
 	struct digest digest;
-	int rc = hasher_new(DIGEST_SHA256, &hasher, err);
+	int rc = digest_compute(DIGEST_SHA256, dir, strlen(dir), "mount's name", &digest, err);
 
 	if (rc)
 		return rc;
-	rc = hasher_update(hasher, dir, strlen(dir));
-	if (!rc)
-		rc = hasher_final(hasher, &digest);
-	hasher_free(hasher);
-	if (rc)
-		return error_set(err, rc, "hashing a mount's name");
 	hex_encode(digest.value, MOUNT_ID_HEX / 2, out);
 	return 0;
 }

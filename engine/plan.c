@@ -11,7 +11,6 @@
 static int next_chain(char chain[DIGEST_TEXT_BYTES], const char *diff_id)
 {
 	char text[2 * DIGEST_TEXT_BYTES + 2];
-	struct hasher *hasher;
 	struct digest digest;
 
 	if (!chain[0]) {
@@ -20,14 +19,8 @@ static int next_chain(char chain[DIGEST_TEXT_BYTES], const char *diff_id)
 	}
 	snprintf(text, sizeof(text), "%s %s", chain, diff_id);
 
-	int rc = hasher_new(DIGEST_SHA256, &hasher, NULL);
+	int rc = digest_compute(DIGEST_SHA256, text, strlen(text), "chain id", &digest, NULL);
 
-	if (rc)
-		return rc;
-	rc = hasher_update(hasher, text, strlen(text));
-	if (!rc)
-		rc = hasher_final(hasher, &digest);
-	hasher_free(hasher);
 	if (!rc)
 		digest_format(&digest, chain);
 	return rc;

@@ -19,16 +19,9 @@
 /* A reference may be longer than a file name and holds slashes: its hash names the file. */
 static int record_name(const char *reference, char out[RECORD_NAME_BYTES])
 {
-	struct hasher *hasher;
 	struct digest digest;
-	int rc = hasher_new(DIGEST_SHA256, &hasher, NULL);
+	int rc = digest_compute(DIGEST_SHA256, reference, strlen(reference), "record's name", &digest, NULL);
 
-	if (rc)
-		return rc;
-	rc = hasher_update(hasher, reference, strlen(reference));
-	if (!rc)
-		rc = hasher_final(hasher, &digest);
-	hasher_free(hasher);
 	if (rc)
 		return rc;
 	hex_encode(digest.value, 32, out);

@@ -58,20 +58,12 @@ static int check_size(const struct bytes *text, uint64_t want, const char *what,
 
 static int text_digest(const struct bytes *text, char out[DIGEST_TEXT_BYTES], struct cpull_error *err)
 {
-	struct hasher *hasher;
 	struct digest digest;
-	int rc = hasher_new(DIGEST_SHA256, &hasher, err);
+	int rc = digest_compute(DIGEST_SHA256, text->data, text->len, "manifest", &digest, err);
 
-	if (rc)
-		return rc;
-	rc = hasher_update(hasher, text->data, text->len);
 	if (!rc)
-		rc = hasher_final(hasher, &digest);
-	hasher_free(hasher);
-	if (rc)
-		return error_set(err, rc, "hashing the manifest");
-	digest_format(&digest, out);
-	return 0;
+		digest_format(&digest, out);
+	return rc;
 }
 
 /* Follows a chosen entry of an index, replacing text and *root. */
