@@ -8,6 +8,8 @@
 #include <pthread.h>
 #include <stdbool.h>
 
+#include "crypto/sha256_ni.h"
+
 static bool fetch_all(struct algorithms *out)
 {
 	if (!out->sha256)
@@ -20,6 +22,7 @@ static bool fetch_all(struct algorithms *out)
 		out->hmac = EVP_MAC_fetch(NULL, "HMAC", NULL);
 	if (!out->aes_256_ctr)
 		out->aes_256_ctr = EVP_CIPHER_fetch(NULL, "AES-256-CTR", NULL);
+	out->sha256_ni = sha256_ni_present();
 	return out->sha256 && out->sha384 && out->sha512 && out->hmac && out->aes_256_ctr;
 }
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * SHA-2 digests as OCI descriptors write them (image-spec, descriptor.md, "Digests"). Called from every thread; a
- * hasher belongs to the one that made it.
+ * hasher belongs to the one that made it. It runs on our own SHA-256 where the CPU has the instructions, so that it can
+ * be paired with another, and else on an EVP context that it owns.
  */
 #include "crypto/digest.h"
 
@@ -11,6 +12,7 @@
 #include <openssl/evp.h>
 
 #include "crypto/algorithms.h"
+#include "crypto/sha256.h"
 #include "engine/base/error.h"
 
 #define QUOTED_BYTES 200
@@ -26,7 +28,8 @@ static const struct {
 };
 
 struct hasher {
-	EVP_MD_CTX *ctx;
+	EVP_MD_CTX *ctx; /* NULL: sha256 is what is used */
+	struct sha256 sha256;
 	enum digest_algorithm algorithm;
 };
 
@@ -133,31 +136,62 @@ static const EVP_MD *md_of(enum digest_algorithm algorithm)
 	return NULL;
 }
 
+static int start_evp(struct hasher *hasher, struct cpull_error *err)
+{
+	const EVP_MD *md = md_of(hasher->algorithm);
+
+	if (!md)
+		return error_set(err, CPULL_ERR_INTERNAL, "OpenSSL's providers have no digest of number %d",
+				 hasher->algorithm);
+	hasher->ctx = EVP_MD_CTX_new();
+	return hasher->ctx && EVP_DigestInit_ex2(hasher->ctx, md, NULL) == 1 ? 0 : error_nomem(err);
+}
+
 int hasher_new(enum digest_algorithm algorithm, struct hasher **out, struct cpull_error *err)
 {
-	const EVP_MD *md = md_of(algorithm);
-
 	*out = NULL;
-	if (!md)
-		return error_set(err, CPULL_ERR_INTERNAL, "OpenSSL's providers have no digest of number %d", algorithm);
 
 	struct hasher *hasher = calloc(1, sizeof(*hasher));
+	int rc = 0;
 
 	if (!hasher)
 		return error_nomem(err);
 	hasher->algorithm = algorithm;
-	hasher->ctx = EVP_MD_CTX_new();
-	if (!hasher->ctx || EVP_DigestInit_ex2(hasher->ctx, md, NULL) != 1) {
+	if (algorithm == DIGEST_SHA256 && algorithms_get()->sha256_ni)
+		sha256_init(&hasher->sha256);
+	else
+		rc = start_evp(hasher, err);
+	if (rc) {
 		hasher_free(hasher);
-		return error_nomem(err);
+		return rc;
 	}
 	*out = hasher;
 	return 0;
 }
 
+struct sha256 *hasher_sha256(struct hasher *hasher)
+{
+	return hasher->ctx ? NULL : &hasher->sha256;
+}
+
 int hasher_update(struct hasher *hasher, const void *data, size_t len)
 {
-	return EVP_DigestUpdate(hasher->ctx, data, len) == 1 ? 0 : CPULL_ERR_INTERNAL;
+	if (hasher->ctx)
+		return EVP_DigestUpdate(hasher->ctx, data, len) == 1 ? 0 : CPULL_ERR_INTERNAL;
+	sha256_update(&hasher->sha256, data, len);
+	return 0;
+}
+
+int hasher_update_pair(struct hasher *a, const void *data_a, size_t len_a, struct hasher *b, const void *data_b,
+		       size_t len_b)
+{
+	if (a->ctx || b->ctx) {
+		int rc = hasher_update(a, data_a, len_a);
+
+		return rc ? rc : hasher_update(b, data_b, len_b);
+	}
+	sha256_update_pair(&a->sha256, data_a, len_a, &b->sha256, data_b, len_b);
+	return 0;
 }
 
 int hasher_final(struct hasher *hasher, struct digest *out)
@@ -165,6 +199,11 @@ int hasher_final(struct hasher *hasher, struct digest *out)
 	unsigned len = 0;
 
 	*out = (struct digest){.algorithm = hasher->algorithm};
+	if (!hasher->ctx) {
+		sha256_final(&hasher->sha256, out->value);
+		out->len = SHA256_BYTES;
+		return 0;
+	}
 	if (EVP_DigestFinal_ex(hasher->ctx, out->value, &len) != 1)
 		return CPULL_ERR_INTERNAL;
 	out->len = len;
@@ -176,6 +215,7 @@ void hasher_free(struct hasher *hasher)
 	if (!hasher)
 		return;
 	EVP_MD_CTX_free(hasher->ctx);
+	OPENSSL_cleanse(hasher, sizeof(*hasher)); /* the tail may be of a secret */
 	free(hasher);
 }
 
@@ -194,20 +234,22 @@ int digest_compute(enum digest_algorithm algorithm, const void *data, size_t len
 	return rc ? error_set(err, rc, "%s: OpenSSL could not compute its digest", what) : 0;
 }
 
+int digest_verify(const struct digest *want, const struct digest *got, const char *what, struct cpull_error *err)
+{
+	char want_text[DIGEST_TEXT_BYTES];
+	char got_text[DIGEST_TEXT_BYTES];
+
+	if (digest_equal(want, got))
+		return 0;
+	digest_format(want, want_text);
+	digest_format(got, got_text);
+	return error_set(err, CPULL_ERR_DIGEST, "%s has digest %s, but %s was expected", what, got_text, want_text);
+}
+
 int digest_check(const struct digest *want, const void *data, size_t len, const char *what, struct cpull_error *err)
 {
 	struct digest got;
 	int rc = digest_compute(want->algorithm, data, len, what, &got, err);
 
-	if (rc)
-		return rc;
-	if (digest_equal(want, &got))
-		return 0;
-
-	char want_text[DIGEST_TEXT_BYTES];
-	char got_text[DIGEST_TEXT_BYTES];
-
-	digest_format(want, want_text);
-	digest_format(&got, got_text);
-	return error_set(err, CPULL_ERR_DIGEST, "%s: digest is %s, but %s was expected", what, got_text, want_text);
+	return rc ? rc : digest_verify(want, &got, what, err);
 }

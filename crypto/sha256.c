@@ -1,0 +1,132 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Streams of any length and cut on top of the kernels, which take whole blocks. Called by digest.c and layer_cipher.c
+ * on any thread; a context belongs to the one that made it.
+ */
+#include "crypto/sha256.h"
+
+#include <assert.h>
+#include <string.h>
+
+#include "crypto/sha256_ni.h"
+#include "engine/base/util.h"
+
+/* Padding (FIPS 180-4, section 5.1.1) ends with the message's length in bits. */
+#define LENGTH_BYTES 8u
+
+static size_t tail_len(const struct sha256 *ctx)
+{
+	return ctx->len % SHA256_BLOCK_BYTES;
+}
+
+/* Adds to the tail what fits, but begins no new block after one that is complete. Returns how much that was. */
+static size_t tail_fill(struct sha256 *ctx, const uint8_t *data, size_t len)
+{
+	size_t have = tail_len(ctx);
+	size_t take = MIN(SHA256_BLOCK_BYTES - have, len);
+
+	if (take)
+		memcpy(ctx->tail + have, data, take);
+	ctx->len += take;
+	return take;
+}
+
+/* Brings the stream to the start of a block, if data reaches so far. Returns how much of data that took. */
+static size_t finish_block(struct sha256 *ctx, const uint8_t *data, size_t len)
+{
+	if (!tail_len(ctx))
+		return 0;
+
+	size_t taken = tail_fill(ctx, data, len);
+
+	if (!tail_len(ctx) && taken)
+		sha256_ni_blocks(ctx->state, ctx->tail, 1);
+	return taken;
+}
+
+void sha256_init(struct sha256 *ctx)
+{
+	/* section 5.3.3 */
+	*ctx = (struct sha256){.state = {0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a, 0x510e527f, 0x9b05688c,
+					 0x1f83d9ab, 0x5be0cd19}};
+}
+
+void sha256_update(struct sha256 *ctx, const void *data, size_t len)
+{
+	const uint8_t *bytes = data;
+	size_t at = finish_block(ctx, bytes, len);
+	size_t whole = (len - at) / SHA256_BLOCK_BYTES * SHA256_BLOCK_BYTES;
+
+	if (whole)
+		sha256_ni_blocks(ctx->state, bytes + at, whole / SHA256_BLOCK_BYTES);
+	ctx->len += whole;
+	at += whole;
+	if (at < len)
+		tail_fill(ctx, bytes + at, len - at);
+}
+
+void sha256_update_shared(struct sha256 *a, struct sha256 *b, const void *data, size_t len)
+{
+	const uint8_t *bytes = data;
+
+	assert(a != b && tail_len(a) == tail_len(b));
+
+	size_t at = finish_block(a, bytes, len);
+
+	finish_block(b, bytes, len);
+
+	size_t whole = (len - at) / SHA256_BLOCK_BYTES * SHA256_BLOCK_BYTES;
+
+	if (whole)
+		sha256_ni_blocks_shared(a->state, b->state, bytes + at, whole / SHA256_BLOCK_BYTES);
+	a->len += whole;
+	b->len += whole;
+	at += whole;
+	if (at < len) {
+		tail_fill(a, bytes + at, len - at);
+		tail_fill(b, bytes + at, len - at);
+	}
+}
+
+void sha256_update_pair(struct sha256 *a, const void *data_a, size_t len_a, struct sha256 *b, const void *data_b,
+			size_t len_b)
+{
+	const uint8_t *bytes_a = data_a;
+	const uint8_t *bytes_b = data_b;
+
+	assert(a != b);
+
+	size_t at_a = finish_block(a, bytes_a, len_a);
+	size_t at_b = finish_block(b, bytes_b, len_b);
+	size_t whole = MIN(len_a - at_a, len_b - at_b) / SHA256_BLOCK_BYTES * SHA256_BLOCK_BYTES;
+
+	if (!whole) {
+		sha256_update(a, bytes_a ? bytes_a + at_a : NULL, len_a - at_a);
+		sha256_update(b, bytes_b ? bytes_b + at_b : NULL, len_b - at_b);
+		return;
+	}
+	sha256_ni_blocks_pair(a->state, bytes_a + at_a, b->state, bytes_b + at_b, whole / SHA256_BLOCK_BYTES);
+	a->len += whole;
+	b->len += whole;
+	at_a += whole;
+	at_b += whole;
+	sha256_update(a, bytes_a + at_a, len_a - at_a);
+	sha256_update(b, bytes_b + at_b, len_b - at_b);
+}
+
+void sha256_final(struct sha256 *ctx, uint8_t out[SHA256_BYTES])
+{
+	static const uint8_t padding[SHA256_BLOCK_BYTES] = {0x80};
+	uint8_t bits[LENGTH_BYTES];
+	size_t room = SHA256_BLOCK_BYTES - tail_len(ctx);
+
+	for (unsigned i = 0; i < LENGTH_BYTES; i++)
+		bits[i] = (uint8_t)(ctx->len * 8 >> (56 - 8 * i));
+	if (room <= LENGTH_BYTES)
+		room += SHA256_BLOCK_BYTES;
+	/* at most 64 bytes: one of 0x80, and zeros up to where the length goes */
+	sha256_update(ctx, padding, room - LENGTH_BYTES);
+	sha256_update(ctx, bits, sizeof(bits));
+	for (unsigned i = 0; i < SHA256_BYTES; i++)
+		out[i] = (uint8_t)(ctx->state[i / 4] >> (24 - 8 * (i % 4)));
+}
