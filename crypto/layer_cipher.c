@@ -1,8 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Blob digest, HMAC-SHA256 and AES-256-CTR of one layer, in one pass. Made and driven by the thread that opens the
- * layer; owns the three EVP contexts. The key itself is not kept: what OpenSSL derives from it lives in those
- * contexts, which OpenSSL wipes when they are freed.
+ * layer; owns the hasher, the HMAC's state and the cipher's context. The key itself is not kept, only what is derived
+ * from it: by OpenSSL in its contexts, which it wipes when they are freed, and by our own HMAC in the secure heap.
+ *
+ * HMAC's inner hash (RFC 2104) has one block of padded key before the ciphertext, so it compresses the very blocks
+ * that the blob's SHA-256 does. Where both run on our own SHA-256 they are one call with one message schedule. OpenSSL
+ * makes the HMAC where the CPU has no SHA instructions or the blob's digest is of another kind.
  */
 #include "crypto/layer_cipher.h"
 
@@ -15,6 +19,7 @@
 #include <openssl/params.h>
 
 #include "crypto/algorithms.h"
+#include "crypto/sha256.h"
 #include "engine/base/error.h"
 
 /* A slice is read three times and written once, so it should stay in L1. While the hashes are two separate calls they
@@ -22,12 +27,21 @@
 #define SLICE_BYTES (16u << 10)
 #define CIPHER_PROBE_BYTES 4096u /* what starting it takes at once */
 
+/* HMAC-SHA256 under way. Either hash is as good as the key to whoever wants to forge. */
+struct fused_mac {
+	struct sha256 inner;
+	struct sha256 outer;
+	uint8_t pad[SHA256_BLOCK_BYTES];
+};
+
+/* With a plain layer there is neither HMAC nor ctr. */
 struct layer_cipher {
 	struct digest want;
 	struct hasher *blob;
-	EVP_MAC_CTX *mac;   /* NULL with a plain layer, as ctr */
+	struct fused_mac *fused; /* secure heap; or else mac */
+	EVP_MAC_CTX *mac;
 	EVP_CIPHER_CTX *ctr;
-	uint8_t want_mac[32];
+	uint8_t want_mac[SHA256_BYTES];
 	bool finished;
 };
 
@@ -62,7 +76,7 @@ int layer_key_print(const struct layer_key *key, char out[LAYER_KEY_PRINT_BYTES]
 	return 0;
 }
 
-static int start_mac(struct layer_cipher *cipher, const struct layer_key *key)
+static int start_evp_mac(struct layer_cipher *cipher, const struct layer_key *key)
 {
 	OSSL_PARAM params[] = {
 		OSSL_PARAM_construct_utf8_string(OSSL_MAC_PARAM_DIGEST, (char *)"SHA2-256", 0),
@@ -75,6 +89,29 @@ static int start_mac(struct layer_cipher *cipher, const struct layer_key *key)
 	if (!cipher->mac)
 		return CPULL_ERR_NOMEM;
 	return EVP_MAC_init(cipher->mac, key->symkey, sizeof(key->symkey), params) == 1 ? 0 : CPULL_ERR_INTERNAL;
+}
+
+/* RFC 2104, section 2: a hash begins with the key, zeros up to a block, and every byte xored. */
+static void begin_padded(struct sha256 *hash, uint8_t pad[SHA256_BLOCK_BYTES], const struct layer_key *key, uint8_t xor)
+{
+	memset(pad, xor, SHA256_BLOCK_BYTES);
+	for (size_t i = 0; i < sizeof(key->symkey); i++)
+		pad[i] ^= key->symkey[i];
+	sha256_init(hash);
+	sha256_update(hash, pad, SHA256_BLOCK_BYTES);
+}
+
+static int start_fused_mac(struct layer_cipher *cipher, const struct layer_key *key)
+{
+	struct fused_mac *fused = OPENSSL_secure_zalloc(sizeof(*fused));
+
+	if (!fused)
+		return CPULL_ERR_NOMEM;
+	begin_padded(&fused->inner, fused->pad, key, 0x36);
+	begin_padded(&fused->outer, fused->pad, key, 0x5c);
+	OPENSSL_cleanse(fused->pad, sizeof(fused->pad));
+	cipher->fused = fused;
+	return 0;
 }
 
 /* CTR mode has one direction: the keystream does not depend on what is crypted. */
@@ -90,6 +127,24 @@ static int start_ctr(struct layer_cipher *cipher, const struct layer_key *key)
 		       : CPULL_ERR_INTERNAL;
 }
 
+static int start_opening(struct layer_cipher *cipher, const struct layer_key *key, struct cpull_error *err)
+{
+	bool fused = hasher_sha256(cipher->blob);
+	int rc = fused ? start_fused_mac(cipher, key) : start_evp_mac(cipher, key);
+
+	if (rc && fused)
+		return error_set(err, rc, "out of secure memory for the layer's HMAC (%zu bytes wanted)",
+				 sizeof(*cipher->fused));
+	memcpy(cipher->want_mac, key->hmac, sizeof(cipher->want_mac));
+	if (!rc)
+		rc = start_ctr(cipher, key);
+	if (!rc)
+		return 0;
+	return memory_is_there(CIPHER_PROBE_BYTES)
+		       ? error_set(err, rc, "OpenSSL cannot start HMAC-SHA256 and AES-256-CTR")
+		       : error_nomem(err);
+}
+
 int layer_cipher_new(const struct digest *blob_digest, const struct layer_key *key, struct layer_cipher **out,
 		     struct cpull_error *err)
 {
@@ -103,16 +158,8 @@ int layer_cipher_new(const struct digest *blob_digest, const struct layer_key *k
 
 	int rc = hasher_new(blob_digest->algorithm, &cipher->blob, err);
 
-	if (!rc && key) {
-		memcpy(cipher->want_mac, key->hmac, sizeof(cipher->want_mac));
-		rc = start_mac(cipher, key);
-		if (!rc)
-			rc = start_ctr(cipher, key);
-		if (rc)
-			rc = memory_is_there(CIPHER_PROBE_BYTES)
-				     ? error_set(err, rc, "OpenSSL cannot start HMAC-SHA256 and AES-256-CTR")
-				     : error_nomem(err);
-	}
+	if (!rc && key)
+		rc = start_opening(cipher, key, err);
 	if (rc) {
 		layer_cipher_free(cipher);
 		return rc;
@@ -121,19 +168,28 @@ int layer_cipher_new(const struct digest *blob_digest, const struct layer_key *k
 	return 0;
 }
 
-/* The only place where the bytes are touched. A kernel that runs both SHA-256 streams at once replaces this function;
- * everything around it stays. */
+static int slice_hash(struct layer_cipher *cipher, const uint8_t *data, size_t len)
+{
+	if (cipher->fused) {
+		sha256_update_shared(hasher_sha256(cipher->blob), &cipher->fused->inner, data, len);
+		return 0;
+	}
+
+	int rc = hasher_update(cipher->blob, data, len);
+
+	if (!rc && cipher->mac && EVP_MAC_update(cipher->mac, data, len) != 1)
+		rc = CPULL_ERR_INTERNAL;
+	return rc;
+}
+
 static int slice_open(struct layer_cipher *cipher, uint8_t *data, size_t len)
 {
 	int out_len;
-	int rc = hasher_update(cipher->blob, data, len);
+	int rc = slice_hash(cipher, data, len);
 
-	if (rc || !cipher->ctr)
-		return rc;
-	if (EVP_MAC_update(cipher->mac, data, len) != 1 ||
-	    EVP_EncryptUpdate(cipher->ctr, data, &out_len, data, (int)len) != 1)
-		return CPULL_ERR_INTERNAL;
-	return 0;
+	if (!rc && cipher->ctr && EVP_EncryptUpdate(cipher->ctr, data, &out_len, data, (int)len) != 1)
+		rc = CPULL_ERR_INTERNAL;
+	return rc;
 }
 
 int layer_cipher_update(struct layer_cipher *cipher, uint8_t *data, size_t len, struct cpull_error *err)
@@ -148,12 +204,26 @@ int layer_cipher_update(struct layer_cipher *cipher, uint8_t *data, size_t len, 
 	return 0;
 }
 
+static int finish_mac(struct layer_cipher *cipher, uint8_t out[SHA256_BYTES])
+{
+	size_t len = 0;
+
+	if (cipher->fused) {
+		sha256_final(&cipher->fused->inner, out);
+		sha256_update(&cipher->fused->outer, out, SHA256_BYTES);
+		sha256_final(&cipher->fused->outer, out);
+		return 0;
+	}
+	if (EVP_MAC_final(cipher->mac, out, &len, SHA256_BYTES) != 1 || len != SHA256_BYTES)
+		return CPULL_ERR_INTERNAL;
+	return 0;
+}
+
 static int check_mac(struct layer_cipher *cipher, struct cpull_error *err)
 {
-	uint8_t mac[32];
-	size_t mac_len = 0;
+	uint8_t mac[SHA256_BYTES];
 
-	if (EVP_MAC_final(cipher->mac, mac, &mac_len, sizeof(mac)) != 1 || mac_len != sizeof(mac))
+	if (finish_mac(cipher, mac))
 		return error_set(err, CPULL_ERR_INTERNAL, "OpenSSL could not finish the HMAC of the blob");
 	if (CRYPTO_memcmp(mac, cipher->want_mac, sizeof(mac)))
 		return error_set(err, CPULL_ERR_DECRYPT,
@@ -173,15 +243,10 @@ int layer_cipher_final(struct layer_cipher *cipher, struct cpull_error *err)
 
 	if (rc)
 		return error_set(err, rc, "OpenSSL could not finish the digest of the blob");
-	if (!digest_equal(&cipher->want, &got)) {
-		char want_text[DIGEST_TEXT_BYTES];
-		char got_text[DIGEST_TEXT_BYTES];
-
-		digest_format(&cipher->want, want_text);
-		digest_format(&got, got_text);
-		return error_set(err, CPULL_ERR_DIGEST, "blob has digest %s, but %s was expected", got_text, want_text);
-	}
-	return cipher->mac ? check_mac(cipher, err) : 0;
+	rc = digest_verify(&cipher->want, &got, "blob", err);
+	if (rc || !cipher->ctr)
+		return rc;
+	return check_mac(cipher, err);
 }
 
 void layer_cipher_free(struct layer_cipher *cipher)
@@ -189,6 +254,7 @@ void layer_cipher_free(struct layer_cipher *cipher)
 	if (!cipher)
 		return;
 	hasher_free(cipher->blob);
+	OPENSSL_secure_clear_free(cipher->fused, sizeof(*cipher->fused));
 	EVP_MAC_CTX_free(cipher->mac);
 	EVP_CIPHER_CTX_free(cipher->ctr);
 	free(cipher);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * crypto/digest: the grammar of digests, and known answers (FIPS 180-4 examples).
+ * crypto/digest: the grammar of digests, and known answers (FIPS 180-4 examples). Built a second time without our own
+ * SHA-256, so that hashers run on OpenSSL's.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -9,6 +10,9 @@
 #include <pthread.h>
 #include <string.h>
 
+#include <openssl/evp.h>
+
+#include "crypto/algorithms.h"
 #include "crypto/digest.h"
 
 #define ABC_256 "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
@@ -42,6 +46,72 @@ static void known_answers(void **state)
 		hasher_free(hasher);
 	}
 	hasher_free(NULL);
+}
+
+static void assert_digest_of(struct hasher *hasher, const uint8_t *data, size_t len)
+{
+	struct digest got;
+	uint8_t want[DIGEST_MAX_BYTES];
+	unsigned want_len;
+	const EVP_MD *md;
+
+	assert_int_equal(hasher_final(hasher, &got), 0);
+	md = got.algorithm == DIGEST_SHA256 ? EVP_sha256() : got.algorithm == DIGEST_SHA384 ? EVP_sha384() : EVP_sha512();
+	assert_int_equal(EVP_Digest(data, len, want, &want_len, md, NULL), 1);
+	assert_int_equal(got.len, want_len);
+	assert_memory_equal(got.value, want, want_len);
+	hasher_free(hasher);
+}
+
+/* Whatever the two are, and however far each is, a pair does what the two alone would. */
+static void pairs_are_two_updates(void **state)
+{
+	static const struct {
+		enum digest_algorithm a, b;
+	} kinds[] = {
+		{DIGEST_SHA256, DIGEST_SHA256},
+		{DIGEST_SHA256, DIGEST_SHA512},
+		{DIGEST_SHA384, DIGEST_SHA256},
+		{DIGEST_SHA512, DIGEST_SHA512},
+	};
+	static const size_t lengths[] = {0, 1, 63, 64, 65, 128, 1000};
+	static uint8_t data[2048];
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(data); i++)
+		data[i] = (uint8_t)(i * 13 + (i >> 8));
+	for (size_t i = 0; i < ARRAY_LEN(kinds) * 70 * ARRAY_LEN(lengths) * ARRAY_LEN(lengths); i++) {
+		size_t first_a = i / ARRAY_LEN(kinds) % 70;
+		size_t first_b = first_a * 37 % 70;
+		size_t len_a = lengths[i / ARRAY_LEN(kinds) / 70 % ARRAY_LEN(lengths)];
+		size_t len_b = lengths[i / ARRAY_LEN(kinds) / 70 / ARRAY_LEN(lengths)];
+		struct hasher *a;
+		struct hasher *b;
+
+		assert_int_equal(hasher_new(kinds[i % ARRAY_LEN(kinds)].a, &a, NULL), 0);
+		assert_int_equal(hasher_new(kinds[i % ARRAY_LEN(kinds)].b, &b, NULL), 0);
+		assert_int_equal(hasher_update_pair(a, data, first_a, b, data + 3, first_b), 0);
+		assert_int_equal(hasher_update_pair(a, data + first_a, len_a, b, data + 3 + first_b, len_b), 0);
+		assert_digest_of(a, data, first_a + len_a);
+		assert_digest_of(b, data + 3, first_b + len_b);
+	}
+}
+
+static void the_build_decides_who_hashes(void **state)
+{
+	struct hasher *sha256;
+	struct hasher *sha512;
+
+	(void)state;
+#ifdef CRYPTO_NO_SHA_NI
+	assert_false(algorithms_get()->sha256_ni);
+#endif
+	assert_int_equal(hasher_new(DIGEST_SHA256, &sha256, NULL), 0);
+	assert_int_equal(hasher_new(DIGEST_SHA512, &sha512, NULL), 0);
+	assert_true(!!hasher_sha256(sha256) == algorithms_get()->sha256_ni);
+	assert_null(hasher_sha256(sha512));
+	hasher_free(sha256);
+	hasher_free(sha512);
 }
 
 static void malformed_digests_are_refused(void **state)
@@ -139,6 +209,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(threads_may_start_at_once), /* first: nothing has been fetched yet */
 		cmocka_unit_test(known_answers),
+		cmocka_unit_test(pairs_are_two_updates),
+		cmocka_unit_test(the_build_decides_who_hashes),
 		cmocka_unit_test(malformed_digests_are_refused),
 		cmocka_unit_test(a_mismatch_names_both),
 		cmocka_unit_test(equality_takes_algorithm_and_length),

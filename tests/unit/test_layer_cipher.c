@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * crypto/layer_cipher: known answers, every way to cut the blob, and everything that must not pass. What is expected
- * comes from OpenSSL's one-shot functions, and for the counter's wrap from the shared vectors.
+ * comes from OpenSSL's one-shot functions, and for the counter's wrap from the shared vectors. Built a second time
+ * without our own SHA-256, so that OpenSSL makes digest and HMAC.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -12,6 +13,7 @@
 #include <openssl/evp.h>
 #include <openssl/hmac.h>
 
+#include "crypto/algorithms.h"
 #include "crypto/keys.h"
 #include "crypto/layer_cipher.h"
 #include "tests/unit/vectors.h"
@@ -169,6 +171,44 @@ static void hex_bytes(const json_t *object, const char *name, uint8_t *out, size
 		assert_int_equal(sscanf(hex + 2 * i, "%2hhx", &out[i]), 1);
 }
 
+/* RFC 4231, section 4, cases 1 to 4. HMAC pads its key with zeros, as those here are padded to a layer key. */
+static void hmac_known_answers(void **state)
+{
+	static const struct {
+		const char *key, *data;
+		unsigned repeat; /* of data */
+		const char *hmac;
+	} known[] = {
+		{"\x0b\x0b\x0b\x0b\x0b\x0b\x0b\x0b\x0b\x0b\x0b\x0b\x0b\x0b\x0b\x0b\x0b\x0b\x0b\x0b", "Hi There", 1,
+		 "b0344c61d8db38535ca8afceaf0bf12b881dc200c9833da726e9376c2e32cff7"},
+		{"Jefe", "what do ya want for nothing?", 1,
+		 "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843"},
+		{"\xaa\xaa\xaa\xaa\xaa\xaa\xaa\xaa\xaa\xaa\xaa\xaa\xaa\xaa\xaa\xaa\xaa\xaa\xaa\xaa", "\xdd", 50,
+		 "773ea91e36800e46854db8ebd09181a72959098b3ef8c122d9635514ced565fe"},
+		{"\x01\x02\x03\x04\x05\x06\x07\x08\x09\x0a\x0b\x0c\x0d\x0e\x0f\x10\x11\x12\x13\x14\x15\x16\x17\x18\x19",
+		 "\xcd", 50, "82558a389a443c0ea4cc819899f2083a85f0faa3e578f8077a2e3ff46729665b"},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_LEN(known); i++) {
+		struct layer_key *key = layer_key_new();
+		uint8_t data[64];
+		size_t len = 0;
+		struct digest digest;
+
+		memcpy(key->symkey, known[i].key, strlen(known[i].key));
+		for (unsigned j = 0; j < sizeof(key->hmac); j++)
+			assert_int_equal(sscanf(known[i].hmac + 2 * (size_t)j, "%2hhx", &key->hmac[j]), 1);
+		for (unsigned j = 0; j < known[i].repeat; j++) {
+			memcpy(data + len, known[i].data, strlen(known[i].data));
+			len += strlen(known[i].data);
+		}
+		digest_of(DIGEST_SHA256, data, len, &digest);
+		assert_int_equal(run(&digest, key, data, len, 7, NULL), 0);
+		layer_key_free(key);
+	}
+}
+
 static void counter_wraps_over_all_bytes(void **state)
 {
 	uint8_t plain[48];
@@ -223,6 +263,16 @@ static void keys_live_in_the_secure_heap(void **state)
 
 	assert_non_null(key);
 	assert_int_equal(CRYPTO_secure_allocated(key), 1);
+
+	/* OpenSSL keeps its HMAC's state elsewhere */
+	struct digest digest = {.algorithm = DIGEST_SHA256, .len = 32};
+	struct layer_cipher *cipher;
+	size_t used = CRYPTO_secure_used();
+
+	assert_int_equal(layer_cipher_new(&digest, key, &cipher, NULL), 0);
+	assert_true(CRYPTO_secure_used() > used || !algorithms_get()->sha256_ni);
+	layer_cipher_free(cipher);
+	assert_int_equal(CRYPTO_secure_used(), used);
 	layer_key_free(key);
 	layer_key_free(NULL);
 	layer_cipher_free(NULL);
@@ -236,6 +286,7 @@ int main(void)
 		cmocka_unit_test(other_digests_and_lengths),
 		cmocka_unit_test(a_plain_layer_is_only_hashed),
 		cmocka_unit_test(damage_never_passes),
+		cmocka_unit_test(hmac_known_answers),
 		cmocka_unit_test(counter_wraps_over_all_bytes),
 		cmocka_unit_test(the_vectors_layer_decrypts),
 	};
