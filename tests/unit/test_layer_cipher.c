@@ -183,9 +183,11 @@ static void hmac_known_answers(void **state)
 		 "b0344c61d8db38535ca8afceaf0bf12b881dc200c9833da726e9376c2e32cff7"},
 		{"Jefe", "what do ya want for nothing?", 1,
 		 "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843"},
-		{"\xaa\xaa\xaa\xaa\xaa\xaa\xaa\xaa\xaa\xaa\xaa\xaa\xaa\xaa\xaa\xaa\xaa\xaa\xaa\xaa", "\xdd", 50,
+		{"\xaa\xaa\xaa\xaa\xaa\xaa\xaa\xaa\xaa\xaa\xaa\xaa\xaa\xaa\xaa\xaa\xaa\xaa\xaa\xaa",
+		 "\xdd", 50,
 		 "773ea91e36800e46854db8ebd09181a72959098b3ef8c122d9635514ced565fe"},
-		{"\x01\x02\x03\x04\x05\x06\x07\x08\x09\x0a\x0b\x0c\x0d\x0e\x0f\x10\x11\x12\x13\x14\x15\x16\x17\x18\x19",
+		{"\x01\x02\x03\x04\x05\x06\x07\x08\x09\x0a\x0b\x0c\x0d\x0e\x0f\x10\x11\x12\x13"
+		 "\x14\x15\x16\x17\x18\x19",
 		 "\xcd", 50, "82558a389a443c0ea4cc819899f2083a85f0faa3e578f8077a2e3ff46729665b"},
 	};
 
@@ -278,10 +280,37 @@ static void keys_live_in_the_secure_heap(void **state)
 	layer_cipher_free(NULL);
 }
 
+/* Where the HMAC's state has no place in the secure heap, it is said, and nothing is left behind. */
+static void a_full_secure_heap_is_said(void **state)
+{
+	struct digest digest = {.algorithm = DIGEST_SHA256, .len = 32};
+	struct layer_key *key = layer_key_new();
+	struct layer_cipher *cipher;
+	struct cpull_error err = {0};
+	void *held[1024];
+	size_t count = 0;
+
+	(void)state;
+	if (!CRYPTO_secure_malloc_initialized() || !algorithms_get()->sha256_ni)
+		skip();
+	while (count < ARRAY_LEN(held) && (held[count] = OPENSSL_secure_malloc(256)))
+		count++;
+	assert_true(count < ARRAY_LEN(held));
+	assert_int_equal(layer_cipher_new(&digest, key, &cipher, &err), CPULL_ERR_NOMEM);
+	assert_non_null(strstr(err.message, "out of secure memory"));
+	assert_null(cipher);
+	while (count)
+		OPENSSL_secure_free(held[--count]);
+	assert_int_equal(layer_cipher_new(&digest, key, &cipher, &err), 0);
+	layer_cipher_free(cipher);
+	layer_key_free(key);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(keys_live_in_the_secure_heap),
+		cmocka_unit_test(a_full_secure_heap_is_said),
 		cmocka_unit_test(every_chunking_gives_the_same),
 		cmocka_unit_test(other_digests_and_lengths),
 		cmocka_unit_test(a_plain_layer_is_only_hashed),
