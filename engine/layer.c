@@ -1,10 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * One layer's chain. The open thread owns the blob, the cipher and the decompressor; the write thread owns the
- * diff_id hasher and the layer writer; chunks go from one to the other through a queue. The first stage that fails
- * closes the queue and cancels the shares, so its neighbour ends too; the first error is the one that is reported,
- * with one exception: when the content turns out bad (no gzip, no tar), the rest of the blob is still hashed, since
- * a blob that was tampered with must be called that and not a broken image.
+ * One layer's chain. The open thread owns the blob, the cipher and the decompressor; the write thread owns the digests
+ * and the layer writer; chunks go from one to the other through a queue, those of the tar and, for their digest, those
+ * of the blob. The digest of an encrypted blob is the cipher's business, which has to hash it anyway.
+ *
+ * The first stage that fails closes the queue and cancels the shares, so its neighbour ends too; the first error is the
+ * one that is reported, with one exception: when the content turns out bad (no gzip, no tar), both stages go on with
+ * the rest of the blob for its digest alone, since a blob that was tampered with must be called that and not a broken
+ * image.
  */
 #include "engine/layer.h"
 
@@ -15,9 +18,14 @@
 #include "engine/base/queue.h"
 #include "engine/base/thread.h"
 #include "engine/decompress.h"
+#include "engine/layer_digests.h"
 
 /* What a stage returns when its pool or queue was cancelled by the other one, which has noted the reason. */
 #define STOPPED 1
+
+/* What a chunk in the queue is; of a plain tar it is both. */
+#define KIND_TAR 1u
+#define KIND_BLOB 2u
 
 struct layer_job {
 	struct layer_job_options o;
@@ -25,9 +33,9 @@ struct layer_job {
 	struct pool_share *out; /* open → write */
 	struct queue queue;
 	struct blob *blob;
-	struct layer_cipher *cipher;
+	struct layer_cipher *cipher; /* NULL for a plain layer */
 	struct decompress *decompress;
-	struct hasher *diff_hasher;
+	struct layer_digests *digests;
 	struct layer_writer *writer;
 	pthread_t opener, sink;
 	bool opener_started, sink_started;
@@ -40,6 +48,7 @@ struct layer_job {
 
 	pthread_mutex_t lock;
 	struct cpull_error err; /* the first */
+	atomic_bool judging;    /* the content is bad, the blob is still hashed */
 	atomic_int left;        /* threads still running */
 };
 
@@ -65,11 +74,14 @@ static void job_fail(struct layer_job *job, const struct cpull_error *err)
 	if (!job->err.code || (is_content_failure(job->err.code) && is_blob_verdict(err->code)))
 		job->err = *err;
 	pthread_mutex_unlock(&job->lock);
-	queue_close(&job->queue, err->code);
+	if (is_content_failure(err->code)) {
+		atomic_store(&job->judging, true);
+	} else {
+		queue_close(&job->queue, err->code);
+		pool_share_cancel(job->in);
+	}
 	pool_share_cancel(job->out);
 	decompress_cancel(job->decompress);
-	if (!is_content_failure(err->code))
-		pool_share_cancel(job->in);
 	job->o.changed(job->o.changed_payload);
 }
 
@@ -109,10 +121,16 @@ static void thread_ends(struct layer_job *job)
 
 /* ---- open ---- */
 
-static void hand_over(struct layer_job *job, struct chunk *chunk)
+static void hand_over(struct layer_job *job, struct chunk *chunk, unsigned kind)
+{
+	chunk->kind = kind;
+	queue_push(&job->queue, chunk);
+}
+
+static void hand_over_tar(struct layer_job *job, struct chunk *chunk)
 {
 	job->open_stats.bytes += chunk->len;
-	queue_push(&job->queue, chunk);
+	hand_over(job, chunk, KIND_TAR);
 }
 
 static int check_unpacked(const struct layer_job *job, struct cpull_error *err)
@@ -124,8 +142,8 @@ static int check_unpacked(const struct layer_job *job, struct cpull_error *err)
 			 (unsigned long long)job->unpack_limit, (unsigned long long)job->o.descriptor->size);
 }
 
-/* Decompresses one chunk of the blob. *filling is the output chunk that is not full yet, or NULL. */
-static int open_chunk(struct layer_job *job, const struct chunk *in, struct chunk **filling, struct cpull_error *err)
+/* Decompresses one chunk of the blob, which stays the caller's. *filling is the output chunk that is not full yet, or NULL. */
+static int decompress_chunk(struct layer_job *job, const struct chunk *in, struct chunk **filling, struct cpull_error *err)
 {
 	size_t room = job->o.engine->plan.chunk_bytes;
 	struct decompress_io io = {.in = in->data, .in_len = in->len};
@@ -145,7 +163,7 @@ static int open_chunk(struct layer_job *job, const struct chunk *in, struct chun
 		(*filling)->len = (uint32_t)io.out_pos;
 		full = io.out_pos == room;
 		if (full) {
-			hand_over(job, STEAL(*filling));
+			hand_over_tar(job, STEAL(*filling));
 			rc = check_unpacked(job, err);
 			if (rc)
 				return rc;
@@ -155,61 +173,72 @@ static int open_chunk(struct layer_job *job, const struct chunk *in, struct chun
 	return 0;
 }
 
+/* Takes over the chunk. */
+static int open_chunk(struct layer_job *job, struct chunk *in, struct chunk **filling, struct cpull_error *err)
+{
+	unsigned kind = job->cipher ? 0 : KIND_BLOB;
+	int rc = 0;
+
+	if (atomic_load(&job->judging)) {
+		/* for the digest alone */
+	} else if (decompress_kind(job->decompress) == DECOMPRESS_NONE) {
+		/* plain tar: the chunk itself goes on, no copy */
+		if (*filling)
+			hand_over_tar(job, STEAL(*filling));
+		job->open_stats.bytes += in->len;
+		kind |= KIND_TAR;
+		rc = check_unpacked(job, err);
+	} else {
+		rc = decompress_chunk(job, in, filling, err);
+	}
+	if (kind)
+		hand_over(job, in, kind);
+	else
+		chunk_put(in);
+	return rc;
+}
+
+/* Notes a failure of the content, and has the rest of the blob judged. What else there is ends the stage. */
+static int judge_content(struct layer_job *job, int rc, struct cpull_error *err)
+{
+	if (rc == STOPPED)
+		return atomic_load(&job->judging) ? 0 : STOPPED;
+	if (!is_content_failure(rc))
+		return rc;
+	job_fail(job, err);
+	*err = (struct cpull_error){0};
+	return 0;
+}
+
 static int open_blob(struct layer_job *job, struct chunk **filling, struct cpull_error *err)
 {
 	struct chunk *in;
 	int rc;
 
 	while (!(rc = blob_read(job->blob, &in, &job->open_stats.wait_input_ns, err)) && in) {
-		rc = layer_cipher_update(job->cipher, in->data, in->len, err);
-		if (!rc && decompress_kind(job->decompress) == DECOMPRESS_NONE) {
-			/* plain tar: the chunk itself goes on, no copy */
-			if (*filling)
-				hand_over(job, STEAL(*filling));
-			hand_over(job, in);
-			rc = check_unpacked(job, err);
-		} else {
-			if (!rc)
-				rc = open_chunk(job, in, filling, err);
+		rc = job->cipher ? layer_cipher_update(job->cipher, in->data, in->len, err) : 0;
+		if (rc) {
 			chunk_put(in);
+			return rc;
 		}
+		rc = judge_content(job, open_chunk(job, in, filling, err), err);
 		if (rc)
 			return rc;
 	}
 	return rc;
 }
 
-/* The verdicts on the blob come first: a damaged blob is reported as that, whatever else it caused downstream. */
+/* What vouches for an encrypted blob speaks first: a damaged one is reported as that, whatever else it caused. */
 static int finish_blob(struct layer_job *job, struct chunk **filling, struct cpull_error *err)
 {
-	int rc = layer_cipher_final(job->cipher, err);
+	int rc = job->cipher ? layer_cipher_final(job->cipher, err) : 0;
 
-	if (!rc)
-		rc = decompress_finish(job->decompress, err);
+	if (rc || atomic_load(&job->judging))
+		return rc;
+	rc = decompress_finish(job->decompress, err);
 	if (!rc && *filling)
-		hand_over(job, STEAL(*filling));
+		hand_over_tar(job, STEAL(*filling));
 	return rc ? rc : check_unpacked(job, err);
-}
-
-/* Hashes what is left of the blob after its content made a stage fail, and puts its verdict in the place of that
- * failure when the blob itself is wrong. */
-static void judge_blob(struct layer_job *job)
-{
-	struct cpull_error err = {0};
-	struct chunk *in;
-	int rc;
-
-	while (!(rc = blob_read(job->blob, &in, &job->open_stats.wait_input_ns, &err)) && in) {
-		rc = layer_cipher_update(job->cipher, in->data, in->len, &err);
-		chunk_put(in);
-		if (rc)
-			return;
-	}
-	if (rc || !layer_cipher_final(job->cipher, &err))
-		return;
-	pthread_mutex_lock(&job->lock);
-	job->err = err;
-	pthread_mutex_unlock(&job->lock);
 }
 
 static void *opener_main(void *payload)
@@ -218,27 +247,46 @@ static void *opener_main(void *payload)
 	struct cpull_error err = {0};
 	struct chunk *filling = NULL;
 	uint64_t since = now_ns();
-	bool at_end = false;
 	int rc = open_blob(job, &filling, &err);
 
-	if (!rc) {
-		at_end = true;
+	if (!rc)
 		rc = finish_blob(job, &filling, &err);
-	}
 	if (rc < 0)
 		job_fail(job, &err);
-	else if (rc == 0)
-		queue_close(&job->queue, 0);
+	queue_close(&job->queue, 0);
 	chunk_put(filling);
-	if (rc && !at_end && is_content_failure(job_code(job)))
-		judge_blob(job);
-	job->open_stats.busy_ns =
-		now_ns() - since - job->open_stats.wait_input_ns - job->open_stats.wait_output_ns;
+	job->open_stats.busy_ns = now_ns() - since - job->open_stats.wait_input_ns - job->open_stats.wait_output_ns;
 	thread_ends(job);
 	return NULL;
 }
 
 /* ---- write ---- */
+
+static int write_tar(struct layer_job *job, struct chunk *chunk, struct cpull_error *err)
+{
+	int rc = layer_digests_tar(job->digests, chunk, err);
+
+	if (!rc)
+		rc = layer_writer_feed(job->writer, chunk, err);
+	job->write_stats.bytes += chunk->len;
+	atomic_fetch_add_explicit(&job->unpacked, chunk->len, memory_order_relaxed);
+	return rc;
+}
+
+/* Takes over the chunk. */
+static int write_chunk(struct layer_job *job, struct chunk *chunk, struct cpull_error *err)
+{
+	int rc = 0;
+
+	if (chunk->kind & KIND_BLOB) {
+		chunk_ref(chunk);
+		rc = layer_digests_blob(job->digests, chunk, err);
+	}
+	if (!rc && chunk->kind & KIND_TAR && !atomic_load(&job->judging))
+		rc = judge_content(job, write_tar(job, chunk, err), err);
+	chunk_put(chunk);
+	return rc;
+}
 
 static int write_chunks(struct layer_job *job, struct cpull_error *err)
 {
@@ -246,34 +294,11 @@ static int write_chunks(struct layer_job *job, struct cpull_error *err)
 	int rc;
 
 	while (!(rc = queue_pop(&job->queue, &chunk, &job->write_stats.wait_input_ns)) && chunk) {
-		rc = hasher_update(job->diff_hasher, chunk->data, chunk->len);
-		if (rc)
-			error_set(err, rc, "hashing the layer");
-		else
-			rc = layer_writer_feed(job->writer, chunk, err);
-		job->write_stats.bytes += chunk->len;
-		atomic_fetch_add_explicit(&job->unpacked, chunk->len, memory_order_relaxed);
-		chunk_put(chunk);
+		rc = write_chunk(job, chunk, err);
 		if (rc)
 			return rc;
 	}
-	return rc ? STOPPED : 0;
-}
-
-static int check_diff_id(struct layer_job *job, struct cpull_error *err)
-{
-	struct digest got;
-	char want_text[DIGEST_TEXT_BYTES], got_text[DIGEST_TEXT_BYTES];
-	int rc = hasher_final(job->diff_hasher, &got);
-
-	if (rc)
-		return error_set(err, rc, "hashing the layer");
-	if (digest_equal(&got, job->o.diff_id))
-		return 0;
-	digest_format(job->o.diff_id, want_text);
-	digest_format(&got, got_text);
-	return error_set(err, CPULL_ERR_DIFF_ID, "the image config promises diff_id %s, but it unpacks to %s",
-			 want_text, got_text);
+	return rc ? STOPPED : layer_digests_check_blob(job->digests, err);
 }
 
 static void *sink_main(void *payload)
@@ -283,10 +308,11 @@ static void *sink_main(void *payload)
 	uint64_t since = now_ns();
 	int rc = write_chunks(job, &err);
 
-	if (!rc)
-		rc = check_diff_id(job, &err);
-	if (!rc)
-		rc = layer_writer_finish(job->writer, &job->written, &err);
+	if (!rc && !atomic_load(&job->judging)) {
+		rc = layer_digests_check_diff_id(job->digests, &err);
+		if (!rc)
+			rc = layer_writer_finish(job->writer, &job->written, &err);
+	}
 	if (rc < 0)
 		job_fail(job, &err);
 	job->write_stats.busy_ns = now_ns() - since - job->write_stats.wait_input_ns;
@@ -308,11 +334,11 @@ static int make_stages(struct layer_job *job, struct cpull_error *err)
 		rc = pool_share_open(pool, SHARE_RESERVED, plan->share_max, &job->out);
 	if (rc)
 		return error_set(err, rc, "no memory in the pool for another layer");
-	rc = layer_cipher_new(job->o.blob_digest, job->o.key, &job->cipher, err);
+	rc = job->o.key ? layer_cipher_new(job->o.blob_digest, job->o.key, &job->cipher, err) : 0;
 	if (!rc)
 		rc = decompress_new(job->o.engine->windows, &job->decompress, err);
 	if (!rc)
-		rc = hasher_new(job->o.diff_id->algorithm, &job->diff_hasher, err);
+		rc = layer_digests_new(job->o.key ? NULL : job->o.blob_digest, job->o.diff_id, &job->digests, err);
 	if (!rc)
 		rc = layer_writer_new(&writer, &job->writer, err);
 	if (!rc)
@@ -369,7 +395,7 @@ static void release_stages(struct layer_job *job)
 		job->fetched = blob_received(job->blob);
 	blob_close(STEAL(job->blob));
 	queue_drain(&job->queue);
-	hasher_free(STEAL(job->diff_hasher));
+	layer_digests_free(STEAL(job->digests));
 	decompress_free(STEAL(job->decompress));
 	layer_cipher_free(STEAL(job->cipher));
 	pool_share_close(STEAL(job->in));

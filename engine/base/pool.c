@@ -168,6 +168,7 @@ static struct chunk *take(struct pool_share *share)
 	share->held++;
 	chunk->next = NULL;
 	chunk->len = 0;
+	chunk->kind = 0;
 	chunk->share = share;
 	atomic_store_explicit(&chunk->refs, 1, memory_order_relaxed);
 	return chunk;

@@ -25,7 +25,8 @@ struct pool_share;
 /* One block. `data` has pool_chunk_bytes() of room and is page-aligned. */
 struct chunk {
 	uint8_t *data;
-	uint32_t len; /* bytes filled, set by the producer */
+	uint32_t len;  /* bytes filled, set by the producer */
+	uint32_t kind; /* the producer's note to the consumer, 0 at first */
 	atomic_int refs;
 	struct pool_share *share;
 	struct chunk *next; /* for the queue or free list that holds it */
