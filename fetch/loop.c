@@ -11,11 +11,11 @@
 #include <errno.h>
 #include <poll.h>
 #include <pthread.h>
-#include <signal.h>
 #include <time.h>
 
 #include "engine/base/error.h"
 #include "engine/base/ring.h"
+#include "engine/base/thread.h"
 
 /* Sockets that can be watched at once: TRANSFER_CONNECTIONS, the resolver's pipes, and polls that were
  * cancelled and have not come back yet. */
@@ -238,20 +238,6 @@ static void *loop_main(void *payload)
 	return NULL;
 }
 
-/* The embedder's signal handlers must not run here. */
-static int start_thread(struct loop *loop)
-{
-	sigset_t all, before;
-
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &before);
-	int num = pthread_create(&loop->thread, NULL, loop_main, loop);
-
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
-	loop->running = num == 0;
-	return num;
-}
-
 int loop_new(enum cpull_io io, struct loop **out, struct cpull_error *err)
 {
 	struct loop *loop = calloc(1, sizeof(*loop));
@@ -267,12 +253,12 @@ int loop_new(enum cpull_io io, struct loop **out, struct cpull_error *err)
 		loop_free(loop);
 		return rc;
 	}
-	int num = start_thread(loop);
-
-	if (num) {
+	rc = thread_start(&loop->thread, "cpull-fetch", loop_main, loop, err);
+	if (rc) {
 		loop_free(loop);
-		return error_sys(err, CPULL_ERR_INTERNAL, num, "starting the fetch thread");
+		return rc;
 	}
+	loop->running = true;
 	*out = loop;
 	return 0;
 }
