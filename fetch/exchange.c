@@ -17,16 +17,15 @@
 
 #include "engine/base/error.h"
 #include "fetch/error_body.h"
+#include "fetch/exchange_steps.h"
 #include "fetch/retry.h"
-
-static void attempt(struct exchange *x);
 
 static struct loop *loop_of(const struct exchange *x)
 {
 	return transfers_loop(x->endpoint->transfers);
 }
 
-static bool foreign(const struct exchange *x)
+bool exchange_is_foreign(const struct exchange *x)
 {
 	return x->place != x->url;
 }
@@ -52,7 +51,7 @@ static void detach(struct exchange *x)
 }
 
 /* x->err is the reason, or all zero. */
-static void finish(struct exchange *x)
+void exchange_finish(struct exchange *x)
 {
 	assert(!x->finished);
 	x->finished = true;
@@ -69,10 +68,10 @@ static void finish(struct exchange *x)
 	pthread_mutex_unlock(&x->lock);
 }
 
-static void finish_with(struct exchange *x, int code, const char *why)
+void exchange_finish_with(struct exchange *x, int code, const char *why)
 {
 	error_set(&x->err, code, "%s of %s/%s: %s", x->what, x->endpoint->domain, x->endpoint->path, why);
-	finish(x);
+	exchange_finish(x);
 }
 
 /* ---- attempts that failed ---- */
@@ -85,24 +84,16 @@ static uint32_t next_random(struct exchange *x)
 	return x->random;
 }
 
-static void fail(struct exchange *x, int code, int status, const char *why)
+void exchange_fail(struct exchange *x, int code, int status, const char *why)
 {
 	error_set(&x->err, code, "%s of %s/%s%s: %s", x->what, x->endpoint->domain, x->endpoint->path,
-		  foreign(x) ? " (from the image's own URL)" : "", why);
+		  exchange_is_foreign(x) ? " (from the image's own URL)" : "", why);
 	x->err.http_status = status;
-	finish(x);
+	exchange_finish(x);
 }
 
-/* A failure that may pass. */
-struct setback {
-	struct cpull_error why;
-	enum retry_patience patience;
-	const char *retry_after; /* the answer's field, or "" */
-	const char *asker;       /* URL of the host that asks for it */
-};
-
 /* Starts over after a while, or gives up. */
-static void fail_or_retry(struct exchange *x, const struct setback *s)
+void exchange_set_back(struct exchange *x, const struct exchange_setback *s)
 {
 	struct endpoint *e = x->endpoint;
 	bool brief = s->patience == RETRY_BRIEFLY;
@@ -120,7 +111,7 @@ static void fail_or_retry(struct exchange *x, const struct setback *s)
 
 		if (snprintf(text, sizeof(text), "%s (given up after %u attempts)", s->why.message, x->failures) < 0)
 			text[0] = 0;
-		fail(x, s->why.code, s->why.http_status, text);
+		exchange_fail(x, s->why.code, s->why.http_status, text);
 		return;
 	}
 	if (retry_after_parse(s->retry_after, time(NULL), &delay_ms)) {
@@ -137,7 +128,7 @@ static void fail_or_retry(struct exchange *x, const struct setback *s)
 
 static void retry_reply(struct exchange *x, int code, const struct transfer_reply *reply, const char *why)
 {
-	struct setback s = {
+	struct exchange_setback s = {
 		.patience = reply->code ? reply->retry : RETRY_LONG,
 		.retry_after = reply->retry_after,
 		.asker = x->place,
@@ -145,7 +136,7 @@ static void retry_reply(struct exchange *x, int code, const struct transfer_repl
 
 	error_set(&s.why, code, "%s", why);
 	s.why.http_status = reply->status;
-	fail_or_retry(x, &s);
+	exchange_set_back(x, &s);
 }
 
 /* No whole answer came. */
@@ -154,11 +145,11 @@ static void no_answer(struct exchange *x, const struct transfer_reply *reply)
 	if (reply->retry)
 		retry_reply(x, reply->code, reply, reply->why);
 	else
-		fail(x, reply->code, reply->status, reply->why);
+		exchange_fail(x, reply->code, reply->status, reply->why);
 }
 
 /* True when the host asked to be left alone, whoever it was that it told so: then again later, and not all at once. */
-static bool held_back(struct exchange *x, const char *url)
+bool exchange_held_back(struct exchange *x, const char *url)
 {
 	uint64_t until = hosts_held_until(transfers_hosts(x->endpoint->transfers), url);
 
@@ -166,212 +157,6 @@ static bool held_back(struct exchange *x, const char *url)
 		return false;
 	loop_timer_set(loop_of(x), &x->again, until + next_random(x) % RETRY_SPREAD_MS);
 	return true;
-}
-
-/* ---- refusals ---- */
-
-static void refused(struct exchange *x, int status)
-{
-	const struct endpoint *e = x->endpoint;
-	char said[320], user[80], why[CPULL_MESSAGE_BYTES];
-
-	error_body_text(&x->error_body, said, sizeof(said));
-	if (foreign(x)) {
-		snprintf(why, sizeof(why), "the server refused it (%d)%s; no credentials are ever sent there", status,
-			 said);
-	} else if (!credentials_known(&e->creds)) {
-		snprintf(why, sizeof(why),
-			 "the registry refused it (%d)%s; no credentials were used: give them with --creds or an auth "
-			 "file, or check the name", status, said);
-	} else {
-		const char *name = e->creds.user ? e->creds.user : "an identity token";
-
-		snprintf(why, sizeof(why), "the registry refused it (%d)%s; credentials of %s from %s were used",
-			 status, said, error_quote(name, strlen(name), user, sizeof(user)), e->creds.origin);
-	}
-	fail(x, CPULL_ERR_AUTH, status, why);
-}
-
-/* ---- authentication ---- */
-
-static struct token_key token_key_of(const struct exchange *x, char *own_scope, size_t room)
-{
-	const struct endpoint *e = x->endpoint;
-
-	snprintf(own_scope, room, "repository:%s:pull", e->path);
-	return (struct token_key){
-		.domain = e->domain,
-		.scope = {
-			.realm = e->challenge.realm,
-			.service = e->challenge.service,
-			.scope = e->challenge.scope[0] ? e->challenge.scope : own_scope,
-		},
-		.creds = &e->creds,
-	};
-}
-
-static void on_token(void *payload, const struct token_failure *failure)
-{
-	struct exchange *x = payload;
-
-	if (!failure) {
-		x->token_own = x->own_next;
-		x->own_next = false;
-		attempt(x);
-		return;
-	}
-	if (failure->retry) {
-		struct setback s = {
-			.patience = failure->retry,
-			.retry_after = failure->retry_after,
-			.asker = x->endpoint->challenge.realm,
-		};
-
-		error_set(&s.why, failure->code, "%s", failure->why);
-		s.why.http_status = failure->status;
-		fail_or_retry(x, &s);
-		return;
-	}
-	if (failure->code == CPULL_ERR_AUTH && (failure->status == 401 || failure->status == 403)) {
-		const struct credentials *creds = &x->endpoint->creds;
-		char why[CPULL_MESSAGE_BYTES];
-
-		if (credentials_known(creds))
-			snprintf(why, sizeof(why), "%.512s, which are from %s", failure->why, creds->origin);
-		else
-			snprintf(why, sizeof(why), "%.512s; give them with --creds or an auth file", failure->why);
-		fail(x, CPULL_ERR_AUTH, failure->status, why);
-		return;
-	}
-	fail(x, failure->code, failure->status, failure->why);
-}
-
-static void drop_authorization(struct exchange *x)
-{
-	string_wipe(STEAL(x->authorization));
-	string_wipe(STEAL(x->token));
-	x->sent = AUTH_NONE;
-}
-
-/* Makes x->authorization what the registry wants. False when a token must be waited for, or the exchange failed. */
-static bool authorize(struct exchange *x)
-{
-	struct endpoint *e = x->endpoint;
-	char own_scope[LIMIT_REFERENCE_BYTES + 32];
-
-	drop_authorization(x);
-	if (foreign(x) || x->pinging || e->scheme == AUTH_NONE)
-		return true;
-	if (e->scheme == AUTH_BASIC) {
-		x->authorization = basic_header(&e->creds);
-	} else {
-		struct token_key key = token_key_of(x, own_scope, sizeof(own_scope));
-		const char *token = x->own_next ? NULL : token_cached(e->tokens, &key);
-
-		if (!token && held_back(x, key.scope.realm))
-			return false;
-		if (!token) {
-			struct token_transport transport = {
-				.transfers = e->transfers,
-				.tls = &e->tls,
-				.plain_http = e->plain_http,
-				.connect_timeout_ms = e->connect_timeout_ms,
-				.stall_timeout_ms = e->stall_timeout_ms,
-				.fetches = &e->fetches,
-			};
-
-			if (token_request(e->tokens, &transport, &key, x->own_next, &x->wait, &x->err))
-				finish(x);
-			return false;
-		}
-		x->token = strdup(token);
-		x->authorization = x->token ? bearer_header(x->token) : NULL;
-	}
-	x->sent = e->scheme;
-	if (!x->authorization)
-		finish_with(x, CPULL_ERR_NOMEM, "out of memory");
-	return x->authorization;
-}
-
-/* The best challenge that can be met: a token, else Basic. */
-static enum auth_scheme choose_challenge(const struct exchange *x, const struct transfer_reply *reply,
-					 struct challenge *out)
-{
-	enum auth_scheme best = AUTH_NONE;
-	struct challenge one;
-
-	for (size_t i = 0; i < reply->challenge_count; i++) {
-		const char *at = reply->challenges[i];
-
-		while (challenge_next(&at, &one)) {
-			enum auth_scheme scheme = AUTH_NONE;
-
-			if (!strcmp(one.scheme, "bearer") && realm_usable(one.realm, x->endpoint->plain_http))
-				scheme = AUTH_BEARER;
-			else if (!strcmp(one.scheme, "basic"))
-				scheme = AUTH_BASIC;
-			if (scheme > best) {
-				best = scheme;
-				*out = one;
-			}
-		}
-	}
-	return best;
-}
-
-static bool has_bearer(const struct transfer_reply *reply)
-{
-	struct challenge one;
-
-	for (size_t i = 0; i < reply->challenge_count; i++) {
-		const char *at = reply->challenges[i];
-
-		while (challenge_next(&at, &one))
-			if (!strcmp(one.scheme, "bearer"))
-				return true;
-	}
-	return false;
-}
-
-/* 401, or a 403 that asks for more scope. */
-static void answer_challenge(struct exchange *x, const struct transfer_reply *reply)
-{
-	struct endpoint *e = x->endpoint;
-	struct challenge challenge = {0};
-	enum auth_scheme scheme = choose_challenge(x, reply, &challenge);
-	bool widen = scheme == AUTH_BEARER && !strcmp(challenge.error, "insufficient_scope") && !x->scope_widened;
-
-	if (x->token)
-		token_cache_drop(e->tokens, x->token);
-	if (scheme == AUTH_NONE && !reply->challenge_count && !x->pinged) {
-		/* some registries challenge at the API's root alone */
-		x->pinging = x->pinged = true;
-		attempt(x);
-		return;
-	}
-	if (scheme == AUTH_NONE && has_bearer(reply)) {
-		fail(x, CPULL_ERR_AUTH, reply->status,
-		     "the registry names no usable token server (it must be an https URL, unless --plain-http is "
-		     "given)");
-		return;
-	}
-	if (scheme == AUTH_NONE || x->sent == AUTH_BASIC || ++x->auth_rounds > EXCHANGE_AUTH_ROUNDS ||
-	    (x->token_own && !widen) || (scheme == AUTH_BASIC && x->sent == AUTH_NONE && !e->creds.user)) {
-		refused(x, reply->status);
-		return;
-	}
-	x->scope_widened = x->scope_widened || widen;
-	x->token_own = false;
-	if (scheme == AUTH_BASIC && x->sent == AUTH_BEARER) {
-		/* a stale token can make a registry offer what it never takes: ask again as a stranger */
-		e->scheme = AUTH_NONE;
-		attempt(x);
-		return;
-	}
-	x->own_next = x->sent == AUTH_BEARER;
-	e->scheme = scheme;
-	e->challenge = challenge;
-	attempt(x);
 }
 
 /* ---- taking the content ---- */
@@ -522,16 +307,16 @@ static void next_place(struct exchange *x, int status)
 
 	if (x->place_next < x->url_count) {
 		log_debug(x->endpoint->log, "%s of %s/%s: not at %s, trying the image's own URL", x->what,
-			  x->endpoint->domain, x->endpoint->path, foreign(x) ? "the URL before" : "the registry");
+			  x->endpoint->domain, x->endpoint->path, exchange_is_foreign(x) ? "the URL before" : "the registry");
 		x->place = x->urls[x->place_next++];
 		x->failures = 0;
 		x->unranged = false;
-		attempt(x);
+		exchange_attempt(x);
 		return;
 	}
 	error_body_text(&x->error_body, said, sizeof(said));
 	snprintf(why, sizeof(why), "not found (%d)%s", status, said);
-	fail(x, CPULL_ERR_NOT_FOUND, status, why);
+	exchange_fail(x, CPULL_ERR_NOT_FOUND, status, why);
 }
 
 static void judge_short(struct exchange *x, const struct transfer_reply *reply)
@@ -552,14 +337,15 @@ static void judge_status(struct exchange *x, const struct transfer_reply *reply)
 	snprintf(why, sizeof(why), "%s answered %d%s",
 		 reply->elsewhere ? "the host it was redirected to" : "the registry", status, said);
 	/* the image's own URLs are no registry and get no answer to a challenge */
-	bool storage = reply->elsewhere || foreign(x);
+	bool storage = reply->elsewhere || exchange_is_foreign(x);
 
 	if (status == 401 && !storage)
-		answer_challenge(x, reply);
-	else if (status == 403 && !storage && x->sent == AUTH_BEARER && !x->scope_widened && has_bearer(reply))
-		answer_challenge(x, reply);
+		exchange_answer_challenge(x, reply);
+	else if (status == 403 && !storage && x->sent == AUTH_BEARER && !x->scope_widened &&
+		 exchange_offers_bearer(reply))
+		exchange_answer_challenge(x, reply);
 	else if ((status == 401 || status == 403) && !reply->elsewhere)
-		refused(x, status);
+		exchange_refused(x, status);
 	else if (status == 404 && !reply->elsewhere)
 		next_place(x, status);
 	else if (status == 416 && x->ranged) {
@@ -570,7 +356,7 @@ static void judge_status(struct exchange *x, const struct transfer_reply *reply)
 		/* a storage host refuses a signed URL that has expired: the registry signs another */
 		retry_reply(x, status == 404 ? CPULL_ERR_NOT_FOUND : CPULL_ERR_REGISTRY, reply, why);
 	else
-		fail(x, CPULL_ERR_REGISTRY, status, why);
+		exchange_fail(x, CPULL_ERR_REGISTRY, status, why);
 }
 
 /* The ping's answer stands for the one that had no challenge. */
@@ -581,9 +367,9 @@ static void judge_ping(struct exchange *x, const struct transfer_reply *reply)
 		x->pinged = false;
 		no_answer(x, reply);
 	} else if (reply->status == 401 && reply->challenge_count && !reply->elsewhere) {
-		answer_challenge(x, reply);
+		exchange_answer_challenge(x, reply);
 	} else {
-		refused(x, 401);
+		exchange_refused(x, 401);
 	}
 }
 
@@ -599,16 +385,16 @@ static void on_done(void *payload, const struct transfer_reply *reply)
 			retry_reply(x, x->refusal.code, &(struct transfer_reply){.status = reply->status},
 				    x->refusal.message);
 		else
-			fail(x, x->refusal.code, reply->status, x->refusal.message);
+			exchange_fail(x, x->refusal.code, reply->status, x->refusal.message);
 	} else if (complete(x) && x->accepted) {
-		finish(x); /* also when the connection broke right behind the last byte */
+		exchange_finish(x); /* also when the connection broke right behind the last byte */
 	} else if (reply->code && !reply->stopped) {
 		no_answer(x, reply);
 	} else if (reply->status == 200 || (reply->status == 206 && x->sized)) {
 		if (!x->accepted && accept_content(x, reply) == TRANSFER_STOP)
 			retry_reply(x, x->refusal.code, reply, x->refusal.message);
 		else if (!x->sized || complete(x))
-			finish(x);
+			exchange_finish(x);
 		else
 			judge_short(x, reply);
 	} else {
@@ -639,8 +425,8 @@ static void send_request(struct exchange *x)
 		.ranged = x->ranged,
 		.range_from = received(x),
 		.bulk = x->share,
-		.allow_http = e->plain_http || foreign(x),
-		.tls = foreign(x) ? &e->foreign_tls : &e->tls,
+		.allow_http = e->plain_http || exchange_is_foreign(x),
+		.tls = exchange_is_foreign(x) ? &e->foreign_tls : &e->tls,
 		.connect_timeout_ms = e->connect_timeout_ms,
 		.stall_timeout_ms = e->stall_timeout_ms,
 		.body = on_body,
@@ -649,15 +435,15 @@ static void send_request(struct exchange *x)
 	};
 
 	if (transfer_start(e->transfers, &request, &x->transfer, &x->err))
-		finish(x);
+		exchange_finish(x);
 }
 
-static void attempt(struct exchange *x)
+void exchange_attempt(struct exchange *x)
 {
-	if (held_back(x, x->place))
+	if (exchange_held_back(x, x->place))
 		return;
 	begin_attempt(x);
-	if (authorize(x))
+	if (exchange_authorize(x))
 		send_request(x);
 }
 
@@ -665,12 +451,12 @@ static void attempt(struct exchange *x)
 
 static void on_again(void *payload)
 {
-	attempt(payload);
+	exchange_attempt(payload);
 }
 
 static void on_deadline(void *payload)
 {
-	finish_with(payload, CPULL_ERR_DEADLINE, "the deadline passed");
+	exchange_finish_with(payload, CPULL_ERR_DEADLINE, "the deadline passed");
 }
 
 static void on_start(void *payload)
@@ -681,12 +467,12 @@ static void on_start(void *payload)
 	x->next = e->exchanges;
 	e->exchanges = x;
 	if (atomic_load(&e->cancelled)) {
-		finish_with(x, CPULL_ERR_CANCELLED, "cancelled");
+		exchange_finish_with(x, CPULL_ERR_CANCELLED, "cancelled");
 		return;
 	}
 	if (e->deadline_ms)
 		loop_timer_set(loop_of(x), &x->deadline, e->deadline_ms);
-	attempt(x);
+	exchange_attempt(x);
 }
 
 /* The share has chunks again. */
@@ -716,7 +502,7 @@ static void on_close(void *payload)
 	if (*at)
 		*at = x->next;
 	if (!x->finished)
-		finish_with(x, CPULL_ERR_CANCELLED, "closed");
+		exchange_finish_with(x, CPULL_ERR_CANCELLED, "closed");
 	loop_forget(loop_of(x), &x->resume);
 	pthread_mutex_lock(&x->lock);
 	x->closed = true;
@@ -730,7 +516,7 @@ void endpoint_cancel(void *payload)
 
 	for (struct exchange *x = e->exchanges; x; x = x->next)
 		if (!x->finished)
-			finish_with(x, CPULL_ERR_CANCELLED, "cancelled");
+			exchange_finish_with(x, CPULL_ERR_CANCELLED, "cancelled");
 }
 
 /* ---- called by the puller ---- */
@@ -754,7 +540,7 @@ int exchange_new(struct endpoint *endpoint, char *what, char *url, struct exchan
 	x->close = (struct loop_task){.run = on_close, .payload = x};
 	x->deadline = (struct loop_timer){.run = on_deadline, .payload = x};
 	x->again = (struct loop_timer){.run = on_again, .payload = x};
-	x->wait = (struct token_wait){.ready = on_token, .payload = x};
+	x->wait = (struct token_wait){.ready = exchange_on_token, .payload = x};
 	queue_init(&x->queue);
 	pthread_mutex_init(&x->lock, NULL);
 	pthread_cond_init(&x->cond, NULL);
@@ -791,7 +577,7 @@ void exchange_close(struct exchange *x)
 		pthread_cond_wait(&x->cond, &x->lock);
 	pthread_mutex_unlock(&x->lock);
 
-	drop_authorization(x);
+	exchange_drop_authorization(x);
 	queue_destroy(&x->queue);
 	bytes_free(&x->body);
 	bytes_free(&x->error_body);
