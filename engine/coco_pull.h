@@ -174,7 +174,10 @@ struct cpull_pull_options {
 	uint32_t timeout_ms;               /* deadline for the whole pull, 0 for none */
 	cpull_progress_fn progress;
 	void *progress_payload;
-	uint64_t reserved[8];              /* must be zero */
+	uint32_t connections;              /* for one large blob, if that is faster: 1 to 16, default 8; 1 means that no
+					    * blob is ever asked for in ranges unless a connection breaks */
+	uint32_t reserved_half;            /* must be zero */
+	uint64_t reserved[7];              /* must be zero */
 };
 
 struct cpull_layer {
@@ -188,7 +191,8 @@ struct cpull_layer {
 };
 
 /* Where the time of one pull went, summed over its layers. A stage waits on input while nothing is there
- * to work on, and on output while the stage after it holds all memory there is. */
+ * to work on, and on output while the stage after it holds all memory there is. Layers are in progress at
+ * once, so sums may be longer than the pull took. */
 struct cpull_stage_stats {
 	uint64_t bytes;
 	uint64_t busy_ns;
@@ -205,6 +209,8 @@ struct cpull_stats {
 	struct cpull_stage_stats open;  /* digest, HMAC, decrypt, decompress */
 	struct cpull_stage_stats write; /* diff_id, tar, files */
 	const char *io;           /* "uring" or "sync": what bulk writes used */
+	struct cpull_stage_stats fetch; /* all that came from the network, even twice; busy: handing it on */
+	uint32_t connections;     /* the most that worked on one layer at once, 0 without a registry */
 };
 
 struct cpull_result {

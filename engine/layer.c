@@ -45,6 +45,8 @@ struct layer_job {
 	uint64_t unpack_limit;
 	struct layer_writer_stats written;
 	struct cpull_stage_stats open_stats, write_stats; /* each by its own thread until joined */
+	struct cpull_stage_stats fetch_stats; /* once the blob is closed */
+	unsigned connections;
 
 	pthread_mutex_t lock;
 	struct cpull_error err; /* the first */
@@ -391,8 +393,10 @@ void layer_job_progress(struct layer_job *job, struct layer_progress *out)
  * others, for those below it. */
 static void release_stages(struct layer_job *job)
 {
-	if (job->blob)
+	if (job->blob) {
 		job->fetched = blob_received(job->blob);
+		blob_stats(job->blob, &job->fetch_stats, &job->connections);
+	}
 	blob_close(STEAL(job->blob));
 	queue_drain(&job->queue);
 	layer_digests_free(STEAL(job->digests));
@@ -435,6 +439,8 @@ void layer_job_add_stats(const struct layer_job *job, struct cpull_stats *stats)
 	stats->entries += job->written.entries;
 	if (job->written.uring)
 		stats->io = "uring";
+	stats->connections = MAX(stats->connections, job->connections);
+	add_stage(&stats->fetch, &job->fetch_stats);
 	add_stage(&stats->open, &job->open_stats);
 	add_stage(&stats->write, &job->write_stats);
 }

@@ -209,12 +209,16 @@ static int read_options(const struct cpull_pull_options *given, struct cpull_pul
 			struct cpull_error *err)
 {
 	*out = (struct cpull_pull_options){0};
-	if (!given || given->size < offsetof(struct cpull_pull_options, reserved) || given->size > 4096)
+	if (!given || given->size < offsetof(struct cpull_pull_options, connections) || given->size > 4096)
 		return error_set(err, CPULL_ERR_USAGE, "pull options: size is not set to the size of the struct");
 	memcpy(out, given, MIN(given->size, sizeof(*out)));
-	if (!all_zero(out->reserved, sizeof(out->reserved)) || !tail_is_zero(given, given->size, sizeof(*out)))
+	if (out->reserved_half || !all_zero(out->reserved, sizeof(out->reserved)) ||
+	    !tail_is_zero(given, given->size, sizeof(*out)))
 		return error_set(err, CPULL_ERR_USAGE,
 				 "pull options: members that this version does not know are not zero");
+	if (out->connections > LIMIT_CONNECTIONS)
+		return error_set(err, CPULL_ERR_USAGE, "%u connections are more than the %u that are possible",
+				 out->connections, LIMIT_CONNECTIONS);
 	if (!out->image)
 		return error_set(err, CPULL_ERR_USAGE, "pull options: no image is given");
 	return 0;
@@ -240,7 +244,8 @@ static int open_source(struct cpull_pull *pull, const struct cpull_pull_options 
 					.cert_dir = o->cert_dir,
 					.plain_http = o->plain_http,
 					.tls_no_verify = o->tls_no_verify,
-					.deadline_ms = pull->deadline_ms};
+					.deadline_ms = pull->deadline_ms,
+					.connections = o->connections};
 	struct fetcher *fetcher;
 	int rc = engine_get_fetcher(pull->engine, &fetcher, err);
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The state machine of one exchange. registry.c makes, starts, waits for and closes exchanges on the puller's threads;
- * all else here runs on the fetch thread, called by transfer.c, token.c and the loop's timers, so it needs no locks
- * but for the hand-over at the end.
+ * The state machine of one exchange. registry.c makes, starts, waits for and closes those of documents on the puller's
+ * threads; all else here runs on the fetch thread, called by stream.c, transfer.c, token.c and the loop's timers, so it
+ * needs no locks but for the hand-over at the end.
  *
  * An attempt is: wait if the registry asked for it, get a token if it wants one, send, take the answer. It always
  * goes to the registry's URL, never to where a redirect led before: signed storage URLs expire. Attempts in a row
@@ -27,12 +27,13 @@ static struct loop *loop_of(const struct exchange *x)
 
 bool exchange_is_foreign(const struct exchange *x)
 {
-	return x->place != x->url;
+	return x->place != x->goal->url;
 }
 
-static uint64_t received(const struct exchange *x)
+/* The next byte of the goal that is wanted. */
+static uint64_t position(const struct exchange *x)
 {
-	return atomic_load_explicit(&x->got, memory_order_relaxed);
+	return x->first + x->got;
 }
 
 /* ---- the end ---- */
@@ -47,7 +48,6 @@ static void detach(struct exchange *x)
 	loop_timer_clear(loop, &x->deadline);
 	loop_timer_clear(loop, &x->again);
 	loop_forget(loop, &x->start);
-	loop_forget(loop, &x->resume);
 }
 
 /* x->err is the reason, or all zero. */
@@ -56,11 +56,9 @@ void exchange_finish(struct exchange *x)
 	assert(!x->finished);
 	x->finished = true;
 	detach(x);
-	if (x->share) {
-		if (!x->err.code && x->chunk && x->chunk->len)
-			queue_push(&x->queue, STEAL(x->chunk));
-		chunk_put(STEAL(x->chunk));
-		queue_close(&x->queue, x->err.code);
+	if (x->sink.take) {
+		x->sink.ended(x->sink.payload);
+		return;
 	}
 	pthread_mutex_lock(&x->lock);
 	x->done = true;
@@ -70,7 +68,7 @@ void exchange_finish(struct exchange *x)
 
 void exchange_finish_with(struct exchange *x, int code, const char *why)
 {
-	error_set(&x->err, code, "%s of %s/%s: %s", x->what, x->endpoint->domain, x->endpoint->path, why);
+	error_set(&x->err, code, "%s of %s/%s: %s", x->goal->what, x->endpoint->domain, x->endpoint->path, why);
 	exchange_finish(x);
 }
 
@@ -86,7 +84,7 @@ static uint32_t next_random(struct exchange *x)
 
 void exchange_fail(struct exchange *x, int code, int status, const char *why)
 {
-	error_set(&x->err, code, "%s of %s/%s%s: %s", x->what, x->endpoint->domain, x->endpoint->path,
+	error_set(&x->err, code, "%s of %s/%s%s: %s", x->goal->what, x->endpoint->domain, x->endpoint->path,
 		  exchange_is_foreign(x) ? " (from the image's own URL)" : "", why);
 	x->err.http_status = status;
 	exchange_finish(x);
@@ -96,12 +94,22 @@ void exchange_fail(struct exchange *x, int code, int status, const char *why)
 void exchange_set_back(struct exchange *x, const struct exchange_setback *s)
 {
 	struct endpoint *e = x->endpoint;
-	bool brief = s->patience == RETRY_BRIEFLY;
+	bool brief = s->patience == RETRY_BRIEFLY, brought = x->attempt_bytes;
 	uint32_t delay_ms, base_ms = s->why.http_status == 429 ? RETRY_DELAY_THROTTLED_MS
 				     : brief			? RETRY_DELAY_BRIEF_MS
 								: RETRY_DELAY_FIRST_MS;
+	bool told = retry_after_parse(s->retry_after, time(NULL), &delay_ms);
 
-	if (x->attempt_bytes) {
+	if (told) {
+		delay_ms += next_random(x) % RETRY_SPREAD_MS;
+		/* told to one, meant for all */
+		hosts_hold(transfers_hosts(e->transfers), s->asker, now_ms() + delay_ms);
+	}
+	if (x->sink.take && !brought && !x->sink.wants_retry(x->sink.payload)) {
+		exchange_fail(x, s->why.code, s->why.http_status, s->why.message);
+		return;
+	}
+	if (brought) {
 		x->failures = 0;
 		base_ms = MIN(base_ms, RETRY_DELAY_PROGRESS_MS);
 	}
@@ -114,15 +122,10 @@ void exchange_set_back(struct exchange *x, const struct exchange_setback *s)
 		exchange_fail(x, s->why.code, s->why.http_status, text);
 		return;
 	}
-	if (retry_after_parse(s->retry_after, time(NULL), &delay_ms)) {
-		delay_ms += next_random(x) % RETRY_SPREAD_MS;
-		/* told to one, meant for all */
-		hosts_hold(transfers_hosts(e->transfers), s->asker, now_ms() + delay_ms);
-	} else {
+	if (!told)
 		delay_ms = retry_delay_ms(x->failures, base_ms, next_random(x));
-	}
-	log_debug(e->log, "%s of %s/%s: %s; again from byte %" PRIu64 " in %u ms", x->what, e->domain, e->path,
-		  s->why.message, received(x), delay_ms);
+	log_debug(e->log, "%s of %s/%s: %s; again from byte %" PRIu64 " in %u ms", x->goal->what, e->domain, e->path,
+		  s->why.message, position(x), delay_ms);
 	loop_timer_set(loop_of(x), &x->again, now_ms() + delay_ms);
 }
 
@@ -168,19 +171,19 @@ static enum transfer_verdict refuse(struct exchange *x, int code, bool retry, co
 	return TRANSFER_STOP;
 }
 
-/* The range that was asked for, of a blob as long as the descriptor says. */
+/* The range that was asked for or the beginning of it, of a blob as long as the descriptor says. */
 static bool range_fits(const struct exchange *x, const char *field)
 {
 	struct content_range range;
 
-	return x->ranged && content_range_parse(field, &range) && range.first == received(x) &&
-	       range.last < x->size && (!range.total_known || range.total == x->size);
+	return x->ranged && content_range_parse(field, &range) && range.first == position(x) &&
+	       range.last < x->end && (!range.total_known || range.total == x->goal->size);
 }
 
 /* The first bytes of an answer with the content: may they be used, and how many are known already? */
 static enum transfer_verdict accept_content(struct exchange *x, const struct transfer_reply *reply)
 {
-	uint64_t rest = x->size;
+	uint64_t rest = x->goal->size;
 
 	x->accepted = true;
 	x->token_own = x->scope_widened = false; /* whatever was sent is good: a later 401 means that it expired */
@@ -192,95 +195,76 @@ static enum transfer_verdict accept_content(struct exchange *x, const struct tra
 			x->unranged = true;
 			return refuse(x, CPULL_ERR_REGISTRY, true, "the server sent another range than was asked for");
 		}
-		rest = x->size - received(x);
-	} else if (x->sized) {
-		x->skip = received(x);
+		rest = x->end - position(x);
+	} else if (x->goal->sized) {
+		if (x->ranges_only) {
+			x->unranged = true;
+			return refuse(x, CPULL_ERR_REGISTRY, true, "the server does not send ranges");
+		}
+		x->skip = position(x);
 	} else {
 		bytes_free(&x->body); /* documents of unknown length start over */
-		atomic_store_explicit(&x->got, 0, memory_order_relaxed);
+		x->got = 0;
 	}
-	if (x->sized && reply->length > 0 && (uint64_t)reply->length > rest) {
+	if (x->goal->sized && reply->length > 0 && (uint64_t)reply->length > rest) {
 		char why[120];
 
 		snprintf(why, sizeof(why), "the server has more than the %" PRIu64 " bytes that the manifest says",
-			 x->size);
+			 x->goal->size);
 		return refuse(x, CPULL_ERR_SIZE, false, why);
 	}
-	if (!x->sized && reply->length > 0 && (uint64_t)reply->length > x->max)
+	if (!x->goal->sized && reply->length > 0 && (uint64_t)reply->length > x->goal->max)
 		return refuse(x, CPULL_ERR_LIMIT, false, "longer than any manifest may be");
-	return TRANSFER_GO_ON;
-}
-
-static void count_bytes(struct exchange *x, size_t len)
-{
-	if (x->sized) /* what has to be sent again next time is no progress */
-		x->attempt_bytes += len;
-	atomic_fetch_add_explicit(&x->got, len, memory_order_relaxed);
-}
-
-static enum transfer_verdict into_queue(struct exchange *x, const uint8_t *data, size_t len, size_t *taken)
-{
-	size_t room = pool_share_chunk_bytes(x->share), used = 0;
-
-	while (used < len) {
-		if (!x->chunk)
-			x->chunk = pool_try_get(x->share);
-		if (!x->chunk) {
-			*taken += used;
-			return TRANSFER_PAUSE; /* on_room() goes on */
-		}
-
-		size_t n = MIN(len - used, room - x->chunk->len);
-
-		memcpy(x->chunk->data + x->chunk->len, data + used, n);
-		x->chunk->len += (uint32_t)n;
-		used += n;
-		count_bytes(x, n);
-		if (x->chunk->len == room)
-			queue_push(&x->queue, STEAL(x->chunk));
-	}
-	*taken += used;
 	return TRANSFER_GO_ON;
 }
 
 static enum transfer_verdict into_body(struct exchange *x, const uint8_t *data, size_t len, size_t *taken)
 {
-	int rc = bytes_append(&x->body, data, len, x->max);
+	int rc = bytes_append(&x->body, data, len, x->goal->max);
 	char why[80];
 
 	if (rc == CPULL_ERR_NOMEM)
 		return refuse(x, rc, false, "out of memory");
 	if (rc) {
-		snprintf(why, sizeof(why), "longer than the %zu bytes that such a document may have", x->max);
+		snprintf(why, sizeof(why), "longer than the %zu bytes that such a document may have", x->goal->max);
 		return refuse(x, CPULL_ERR_LIMIT, false, why);
 	}
-	count_bytes(x, len);
-	*taken += len;
+	*taken = len;
 	return TRANSFER_GO_ON;
 }
 
-static enum transfer_verdict take_content(struct exchange *x, const uint8_t *data, size_t len, size_t *taken)
+static enum transfer_verdict take_content(struct exchange *x, const struct transfer_reply *reply, const uint8_t *data,
+					  size_t len, size_t *taken)
 {
-	size_t known = (size_t)MIN(x->skip, (uint64_t)len);
+	size_t known = (size_t)MIN(x->skip, (uint64_t)len), used = 0;
+	bool beyond = x->goal->sized && len - known > x->end - position(x);
+	enum transfer_verdict verdict;
 	char why[120];
 
 	x->skip -= known;
 	data += known;
 	len -= known;
-	*taken = known;
-	if (x->sized && len > x->size - received(x)) {
+	/* behind a range there may be the rest of the blob, when the server sends it whole */
+	if (beyond && (reply->status == 206 || x->end == x->goal->size)) {
 		snprintf(why, sizeof(why), "the server sends more than the %" PRIu64 " bytes that the manifest says",
-			 x->size);
+			 x->goal->size);
 		return refuse(x, CPULL_ERR_SIZE, false, why);
 	}
-	return x->share ? into_queue(x, data, len, taken) : into_body(x, data, len, taken);
+	if (beyond)
+		len = (size_t)(x->end - position(x));
+	verdict = x->sink.take ? x->sink.take(x->sink.payload, data, len, &used) : into_body(x, data, len, &used);
+	x->got += used;
+	if (x->goal->sized) /* what has to be sent again next time is no progress */
+		x->attempt_bytes += used;
+	*taken = known + used;
+	return beyond && verdict == TRANSFER_GO_ON ? TRANSFER_STOP : verdict;
 }
 
 static enum transfer_verdict on_body(void *payload, const struct transfer_reply *reply, const uint8_t *data,
 				     size_t len, size_t *taken)
 {
 	struct exchange *x = payload;
-	bool content = reply->status == 200 || (reply->status == 206 && x->sized);
+	bool content = reply->status == 200 || (reply->status == 206 && x->goal->sized);
 
 	if (!content || x->pinging) /* an error page: as much as is needed to quote from it */
 		return bytes_append(&x->error_body, data, len, LIMIT_ERROR_BODY_BYTES) ? TRANSFER_STOP : TRANSFER_GO_ON;
@@ -290,14 +274,14 @@ static enum transfer_verdict on_body(void *payload, const struct transfer_reply 
 		if (verdict != TRANSFER_GO_ON)
 			return verdict;
 	}
-	return take_content(x, data, len, taken);
+	return take_content(x, reply, data, len, taken);
 }
 
 /* ---- judging the answer ---- */
 
 static bool complete(const struct exchange *x)
 {
-	return x->sized && received(x) == x->size;
+	return x->goal->sized && position(x) == x->end;
 }
 
 /* Not there. */
@@ -305,10 +289,12 @@ static void next_place(struct exchange *x, int status)
 {
 	char said[320], why[400];
 
-	if (x->place_next < x->url_count) {
-		log_debug(x->endpoint->log, "%s of %s/%s: not at %s, trying the image's own URL", x->what,
-			  x->endpoint->domain, x->endpoint->path, exchange_is_foreign(x) ? "the URL before" : "the registry");
-		x->place = x->urls[x->place_next++];
+	if (x->place_next < x->goal->url_count) {
+		const char *here = exchange_is_foreign(x) ? "the URL before" : "the registry";
+
+		log_debug(x->endpoint->log, "%s of %s/%s: not at %s, trying the image's own URL", x->goal->what,
+			  x->endpoint->domain, x->endpoint->path, here);
+		x->place = x->goal->urls[x->place_next++];
 		x->failures = 0;
 		x->unranged = false;
 		exchange_attempt(x);
@@ -324,7 +310,7 @@ static void judge_short(struct exchange *x, const struct transfer_reply *reply)
 	char why[160];
 
 	snprintf(why, sizeof(why), "the server ended after %" PRIu64 " of the %" PRIu64 " bytes that the manifest says",
-		 received(x), x->size);
+		 position(x), x->goal->size);
 	retry_reply(x, CPULL_ERR_SIZE, reply, why);
 }
 
@@ -390,10 +376,10 @@ static void on_done(void *payload, const struct transfer_reply *reply)
 		exchange_finish(x); /* also when the connection broke right behind the last byte */
 	} else if (reply->code && !reply->stopped) {
 		no_answer(x, reply);
-	} else if (reply->status == 200 || (reply->status == 206 && x->sized)) {
+	} else if (reply->status == 200 || (reply->status == 206 && x->goal->sized)) {
 		if (!x->accepted && accept_content(x, reply) == TRANSFER_STOP)
 			retry_reply(x, x->refusal.code, reply, x->refusal.message);
-		else if (!x->sized || complete(x))
+		else if (!x->goal->sized || complete(x))
 			exchange_finish(x);
 		else
 			judge_short(x, reply);
@@ -410,7 +396,7 @@ static void begin_attempt(struct exchange *x)
 	x->skip = 0;
 	x->attempt_bytes = 0;
 	x->refusal = (struct cpull_error){0};
-	x->ranged = x->sized && received(x) > 0 && !x->unranged && !x->pinging;
+	x->ranged = x->goal->sized && !x->unranged && !x->pinging && (position(x) > 0 || x->end < x->goal->size);
 	bytes_free(&x->error_body);
 }
 
@@ -420,11 +406,14 @@ static void send_request(struct exchange *x)
 	CLEANUP_FREE char *ping = x->pinging ? format_string("%s/v2/", e->base) : NULL;
 	struct transfer_request request = {
 		.url = ping ? ping : x->place,
-		.accept = x->accept,
+		.accept = x->goal->accept,
 		.authorization = x->authorization,
 		.ranged = x->ranged,
-		.range_from = received(x),
-		.bulk = x->share,
+		.range_from = position(x),
+		.range_end = x->end < x->goal->size ? x->end : 0,
+		.buffer_bytes = !x->sink.take	       ? TRANSFER_SMALL_BUFFER_BYTES
+				: x->end < x->goal->size ? TRANSFER_PART_BUFFER_BYTES
+							 : TRANSFER_BULK_BUFFER_BYTES,
 		.allow_http = e->plain_http || exchange_is_foreign(x),
 		.tls = exchange_is_foreign(x) ? &e->foreign_tls : &e->tls,
 		.connect_timeout_ms = e->connect_timeout_ms,
@@ -459,9 +448,8 @@ static void on_deadline(void *payload)
 	exchange_finish_with(payload, CPULL_ERR_DEADLINE, "the deadline passed");
 }
 
-static void on_start(void *payload)
+void exchange_begin(struct exchange *x)
 {
-	struct exchange *x = payload;
 	struct endpoint *e = x->endpoint;
 
 	x->next = e->exchanges;
@@ -475,35 +463,34 @@ static void on_start(void *payload)
 	exchange_attempt(x);
 }
 
-/* The share has chunks again. */
-static void on_room(void *payload)
+static void on_start(void *payload)
 {
-	struct exchange *x = payload;
+	exchange_begin(payload);
+}
 
+void exchange_resume(struct exchange *x)
+{
 	if (x->transfer)
 		transfer_resume(x->transfer);
 }
 
-/* By the pool, on whatever thread gave a chunk back and under the pool's lock. */
-static void wake_for_room(void *payload)
+static void take_off_list(struct exchange *x)
 {
-	struct exchange *x = payload;
-
-	loop_post(loop_of(x), &x->resume);
-}
-
-static void on_close(void *payload)
-{
-	struct exchange *x = payload;
 	struct exchange **at = &x->endpoint->exchanges;
 
 	while (*at && *at != x)
 		at = &(*at)->next;
 	if (*at)
 		*at = x->next;
+}
+
+static void on_close(void *payload)
+{
+	struct exchange *x = payload;
+
+	take_off_list(x);
 	if (!x->finished)
 		exchange_finish_with(x, CPULL_ERR_CANCELLED, "closed");
-	loop_forget(loop_of(x), &x->resume);
 	pthread_mutex_lock(&x->lock);
 	x->closed = true;
 	pthread_cond_broadcast(&x->cond);
@@ -519,39 +506,62 @@ void endpoint_cancel(void *payload)
 			exchange_finish_with(x, CPULL_ERR_CANCELLED, "cancelled");
 }
 
-/* ---- called by the puller ---- */
+/* ---- life ---- */
 
-int exchange_new(struct endpoint *endpoint, char *what, char *url, struct exchange **out, struct cpull_error *err)
+void exchange_goal_free(struct exchange_goal *goal)
 {
-	struct exchange *x = what && url ? calloc(1, sizeof(*x)) : NULL;
+	for (size_t i = 0; i < goal->url_count; i++)
+		free(goal->urls[i]);
+	free(goal->what);
+	free(goal->url);
+	*goal = (struct exchange_goal){0};
+}
 
-	if (!x) {
-		free(what);
-		free(url);
+int exchange_new(struct endpoint *endpoint, const struct exchange_goal *goal, struct exchange **out,
+		 struct cpull_error *err)
+{
+	struct exchange *x = calloc(1, sizeof(*x));
+
+	if (!x)
 		return error_nomem(err);
-	}
 	x->endpoint = endpoint;
-	x->what = what;
-	x->url = url;
-	x->place = url;
+	x->goal = goal;
+	x->end = goal->size;
+	x->place = goal->url;
 	x->random = (uint32_t)now_ns() | 1;
 	x->start = (struct loop_task){.run = on_start, .payload = x};
-	x->resume = (struct loop_task){.run = on_room, .payload = x};
 	x->close = (struct loop_task){.run = on_close, .payload = x};
 	x->deadline = (struct loop_timer){.run = on_deadline, .payload = x};
 	x->again = (struct loop_timer){.run = on_again, .payload = x};
 	x->wait = (struct token_wait){.ready = exchange_on_token, .payload = x};
-	queue_init(&x->queue);
 	pthread_mutex_init(&x->lock, NULL);
 	pthread_cond_init(&x->cond, NULL);
 	*out = x;
 	return 0;
 }
 
+static void exchange_free(struct exchange *x)
+{
+	exchange_drop_authorization(x);
+	bytes_free(&x->body);
+	bytes_free(&x->error_body);
+	pthread_mutex_destroy(&x->lock);
+	pthread_cond_destroy(&x->cond);
+	free(x);
+}
+
+void exchange_drop(struct exchange *x)
+{
+	if (!x)
+		return;
+	take_off_list(x);
+	if (!x->finished)
+		detach(x);
+	exchange_free(x);
+}
+
 void exchange_start(struct exchange *x)
 {
-	if (x->share)
-		pool_share_set_wake(x->share, wake_for_room, x);
 	loop_post(loop_of(x), &x->start);
 }
 
@@ -568,24 +578,10 @@ int exchange_wait(struct exchange *x, struct cpull_error *err)
 
 void exchange_close(struct exchange *x)
 {
-	/* no new wake from here on; one that was posted is taken back by on_close() */
-	if (x->share)
-		pool_share_set_wake(x->share, NULL, NULL);
 	loop_post(loop_of(x), &x->close);
 	pthread_mutex_lock(&x->lock);
 	while (!x->closed)
 		pthread_cond_wait(&x->cond, &x->lock);
 	pthread_mutex_unlock(&x->lock);
-
-	exchange_drop_authorization(x);
-	queue_destroy(&x->queue);
-	bytes_free(&x->body);
-	bytes_free(&x->error_body);
-	for (size_t i = 0; i < x->url_count; i++)
-		free(x->urls[i]);
-	free(x->what);
-	free(x->url);
-	pthread_mutex_destroy(&x->lock);
-	pthread_cond_destroy(&x->cond);
-	free(x);
+	exchange_free(x);
 }

@@ -10,7 +10,8 @@
 #include <strings.h>
 
 #include "engine/base/error.h"
-#include "fetch/exchange.h"
+#include "fetch/pace.h"
+#include "fetch/stream.h"
 
 /* All in one field, and the OCI types first: some registries read only the first (R18). Never schema 1. */
 #define MANIFEST_TYPES                                                                                  \
@@ -147,6 +148,9 @@ int registry_new(struct fetcher *fetcher, const struct source_options *options, 
 	e->connect_timeout_ms = or_default(options->connect_timeout_ms, TRANSFER_CONNECT_TIMEOUT_MS);
 	e->stall_timeout_ms = or_default(options->stall_timeout_ms, TRANSFER_STALL_TIMEOUT_MS);
 	e->retries = or_default(options->retries, TRANSFER_RETRIES);
+	e->connections = or_default(options->connections, STREAM_CONNECTIONS);
+	e->ranges_bytes = options->ranges_bytes ? options->ranges_bytes : STREAM_RANGES_BYTES;
+	e->pace_ms = or_default(options->pace_ms, PACE_TICK_MS);
 	e->cancel = (struct loop_task){.run = endpoint_cancel, .payload = e};
 
 	int rc = set_names(registry, options, err);
@@ -241,111 +245,101 @@ static int ensure_started(struct registry *registry, struct cpull_error *err)
 /* ---- documents ---- */
 
 /* kind: "manifests" or "blobs". */
-static int new_exchange(struct registry *registry, const char *kind, const char *ref, struct exchange **out,
-			struct cpull_error *err)
+static int make_goal(struct registry *registry, const char *kind, const char *ref, struct exchange_goal *out,
+		     struct cpull_error *err)
 {
 	const struct endpoint *e = &registry->endpoint;
 	int rc = ensure_started(registry, err);
 
+	*out = (struct exchange_goal){0};
 	if (rc)
 		return rc;
-	return exchange_new(&registry->endpoint, format_string("%.*s %s", (int)strlen(kind) - 1, kind, ref),
-			    format_string("%s/v2/%s/%s/%s", e->base, e->path, kind, ref), out, err);
+	out->what = format_string("%.*s %s", (int)strlen(kind) - 1, kind, ref);
+	out->url = format_string("%s/v2/%s/%s/%s", e->base, e->path, kind, ref);
+	if (out->what && out->url)
+		return 0;
+	exchange_goal_free(out);
+	return error_nomem(err);
 }
 
-/* Runs it, and hands over the body. */
-static int run_document(struct exchange *x, struct source_document *out, struct cpull_error *err)
+/* Fetches it, and hands over the body. */
+static int run_document(struct registry *registry, struct exchange_goal *goal, struct source_document *out,
+			struct cpull_error *err)
 {
-	exchange_start(x);
-
-	int rc = exchange_wait(x, err);
+	struct exchange *x;
+	int rc = exchange_new(&registry->endpoint, goal, &x, err);
 
 	if (!rc) {
-		out->text = x->body;
-		x->body = (struct bytes){0};
-		snprintf(out->content_type, sizeof(out->content_type), "%s", x->content_type);
-		snprintf(out->digest, sizeof(out->digest), "%s", x->content_digest);
+		exchange_start(x);
+		rc = exchange_wait(x, err);
+		if (!rc) {
+			out->text = x->body;
+			x->body = (struct bytes){0};
+			snprintf(out->content_type, sizeof(out->content_type), "%s", x->content_type);
+			snprintf(out->digest, sizeof(out->digest), "%s", x->content_digest);
+		}
+		exchange_close(x);
 	}
-	exchange_close(x);
+	exchange_goal_free(goal);
 	return rc;
 }
 
 int registry_get_manifest(struct registry *registry, const char *ref, struct source_document *out,
 			  struct cpull_error *err)
 {
-	struct exchange *x;
-	int rc = new_exchange(registry, "manifests", ref ? ref : registry->ref, &x, err);
+	struct exchange_goal goal;
+	int rc = make_goal(registry, "manifests", ref ? ref : registry->ref, &goal, err);
 
 	if (rc)
 		return rc;
-	x->accept = MANIFEST_TYPES;
-	x->max = LIMIT_MANIFEST_BYTES;
-	return run_document(x, out, err);
+	goal.accept = MANIFEST_TYPES;
+	goal.max = LIMIT_MANIFEST_BYTES;
+	return run_document(registry, &goal, out, err);
 }
 
 int registry_get_blob(struct registry *registry, const char *digest, uint64_t size, struct bytes *out,
 		      struct cpull_error *err)
 {
 	struct source_document document = {0};
-	struct exchange *x;
-	int rc = new_exchange(registry, "blobs", digest, &x, err);
+	struct exchange_goal goal;
+	int rc = make_goal(registry, "blobs", digest, &goal, err);
 
 	if (rc)
 		return rc;
-	x->sized = true;
-	x->size = size;
-	x->max = size;
-	rc = run_document(x, &document, err);
+	goal.sized = true;
+	goal.size = size;
+	goal.max = size;
+	rc = run_document(registry, &goal, &document, err);
 	*out = document.text;
 	return rc;
 }
 
 /* ---- blobs ---- */
 
-/* The image's own URLs are only a hint: those that are not HTTP are passed over. */
-static bool take_urls(struct exchange *x, const json_t *urls)
+/* The image's own URLs are only a hint: those that are not HTTP are passed over, and so is one that there is no memory
+ * for. */
+static void take_urls(struct exchange_goal *goal, const json_t *urls)
 {
-	for (size_t i = 0; i < json_array_size(urls) && x->url_count < EXCHANGE_URLS_MAX; i++) {
+	for (size_t i = 0; i < json_array_size(urls) && goal->url_count < EXCHANGE_URLS_MAX; i++) {
 		const char *url = json_string_value(json_array_get(urls, i));
 
 		if (!url || (strncasecmp(url, "http://", 7) != 0 && strncasecmp(url, "https://", 8) != 0))
 			continue;
-		x->urls[x->url_count] = strdup(url);
-		if (!x->urls[x->url_count])
-			return false;
-		x->url_count++;
+		goal->urls[goal->url_count] = strdup(url);
+		goal->url_count += goal->urls[goal->url_count] != NULL;
 	}
-	return true;
 }
 
 int registry_open_blob(struct registry *registry, const struct descriptor *desc, struct pool_share *share,
-		       struct exchange **out, struct cpull_error *err)
+		       struct stream **out, struct cpull_error *err)
 {
-	struct exchange *x;
-	int rc = new_exchange(registry, "blobs", desc->digest, &x, err);
+	struct exchange_goal goal;
+	int rc = make_goal(registry, "blobs", desc->digest, &goal, err);
 
 	if (rc)
 		return rc;
-	x->sized = true;
-	x->size = desc->size;
-	x->share = share;
-	if (!take_urls(x, desc->urls))
-		x->url_count = 0; /* no memory for a hint: without it, then */
-	exchange_start(x);
-	*out = x;
-	return 0;
-}
-
-int registry_blob_read(struct exchange *x, struct chunk **out, uint64_t *wait_ns, struct cpull_error *err)
-{
-	int rc = queue_pop(&x->queue, out, wait_ns);
-
-	if (rc && err)
-		*err = x->err;
-	return rc;
-}
-
-uint64_t registry_blob_received(const struct exchange *x)
-{
-	return atomic_load_explicit(&x->got, memory_order_relaxed);
+	goal.sized = true;
+	goal.size = desc->size;
+	take_urls(&goal, desc->urls);
+	return stream_open(&registry->endpoint, &goal, share, out, err);
 }

@@ -9,7 +9,7 @@
 #include "fetch/source.h"
 
 struct registry;
-struct exchange;
+struct stream;
 
 MUST_CHECK int registry_new(struct fetcher *fetcher, const struct source_options *options, struct registry **out,
 			    struct cpull_error *err);
@@ -21,11 +21,8 @@ MUST_CHECK int registry_get_manifest(struct registry *registry, const char *ref,
 				     struct cpull_error *err);
 MUST_CHECK int registry_get_blob(struct registry *registry, const char *digest, uint64_t size, struct bytes *out,
 				 struct cpull_error *err);
+/* To be read and closed as a stream. */
 MUST_CHECK int registry_open_blob(struct registry *registry, const struct descriptor *desc,
-				  struct pool_share *share, struct exchange **out, struct cpull_error *err);
-/* A blob is an exchange, closed with exchange_close(). */
-MUST_CHECK int registry_blob_read(struct exchange *blob, struct chunk **out, uint64_t *wait_ns,
-				  struct cpull_error *err);
-uint64_t registry_blob_received(const struct exchange *blob);
+				  struct pool_share *share, struct stream **out, struct cpull_error *err);
 
 #endif

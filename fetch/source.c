@@ -13,9 +13,9 @@
 #include <time.h>
 
 #include "engine/base/error.h"
-#include "fetch/exchange.h"
 #include "fetch/layout.h"
 #include "fetch/registry.h"
+#include "fetch/stream.h"
 
 struct source {
 	enum reference_transport transport;
@@ -29,12 +29,12 @@ struct source {
 
 struct blob {
 	struct source *source;
-	struct exchange *exchange; /* registry */
+	struct stream *stream; /* registry */
 	/* layout: the reader takes a chunk of the share and fills it from the file */
 	int fd;
 	char digest[140];
 	uint64_t size;
-	atomic_uint_fast64_t got;
+	atomic_uint_fast64_t got, busy_ns, waited_ns;
 	struct pool_share *share;
 	pthread_mutex_t lock;
 	pthread_cond_t cond; /* on CLOCK_MONOTONIC, as deadlines are */
@@ -198,7 +198,7 @@ static int start_blob(struct blob *blob, const struct descriptor *desc, struct c
 	struct source *source = blob->source;
 
 	if (source->transport == REFERENCE_REGISTRY)
-		return registry_open_blob(source->registry, desc, blob->share, &blob->exchange, err);
+		return registry_open_blob(source->registry, desc, blob->share, &blob->stream, err);
 
 	int rc = layout_open_blob(source->layout, desc->digest, desc->size, &blob->fd, err);
 
@@ -270,8 +270,11 @@ static int get_chunk(struct blob *blob, struct chunk **out, uint64_t *wait_ns, s
 
 		*out = rc ? NULL : pool_try_get(blob->share);
 		if (rc || *out) {
-			if (since && wait_ns)
-				*wait_ns += now_ns() - since;
+			uint64_t waited = since ? now_ns() - since : 0;
+
+			if (wait_ns)
+				*wait_ns += waited;
+			atomic_fetch_add_explicit(&blob->waited_ns, waited, memory_order_relaxed);
 			return rc;
 		}
 		if (!since)
@@ -312,7 +315,11 @@ static int read_layout(struct blob *blob, struct chunk **out, uint64_t *wait_ns,
 
 	if (rc)
 		return rc;
+
+	uint64_t since = now_ns();
+
 	rc = fill_chunk(blob, chunk, err);
+	atomic_fetch_add_explicit(&blob->busy_ns, now_ns() - since, memory_order_relaxed);
 	if (rc) {
 		chunk_put(chunk);
 		return rc;
@@ -329,22 +336,34 @@ int blob_read(struct blob *blob, struct chunk **out, uint64_t *wait_ns, struct c
 
 	if (rc)
 		return rc;
-	return blob->exchange ? registry_blob_read(blob->exchange, out, wait_ns, err)
-			      : read_layout(blob, out, wait_ns, err);
+	return blob->stream ? stream_read(blob->stream, out, wait_ns, err) : read_layout(blob, out, wait_ns, err);
 }
 
 uint64_t blob_received(const struct blob *blob)
 {
-	return blob->exchange ? registry_blob_received(blob->exchange)
-			      : atomic_load_explicit(&blob->got, memory_order_relaxed);
+	return blob->stream ? stream_received(blob->stream) : atomic_load_explicit(&blob->got, memory_order_relaxed);
+}
+
+void blob_stats(const struct blob *blob, struct cpull_stage_stats *out, unsigned *connections)
+{
+	if (blob->stream) {
+		stream_stats(blob->stream, out, connections);
+		return;
+	}
+	*connections = 0;
+	*out = (struct cpull_stage_stats){
+		.bytes = atomic_load_explicit(&blob->got, memory_order_relaxed),
+		.busy_ns = atomic_load_explicit(&blob->busy_ns, memory_order_relaxed),
+		.wait_output_ns = atomic_load_explicit(&blob->waited_ns, memory_order_relaxed),
+	};
 }
 
 void blob_close(struct blob *blob)
 {
 	if (!blob)
 		return;
-	if (blob->exchange)
-		exchange_close(blob->exchange);
+	if (blob->stream)
+		stream_close(blob->stream);
 	if (blob->fd >= 0) {
 		unlist_blob(blob);
 		close(blob->fd);

@@ -29,10 +29,13 @@ struct source_options {
 	bool plain_http;
 	bool tls_no_verify;
 	uint64_t deadline_ms;  /* on now_ms()'s clock, 0 for none: blocking calls return CPULL_ERR_DEADLINE */
+	unsigned connections;  /* at most so many for one blob, 0 for the default, 1 for never a second one */
 	/* Transport limits; zero means the default of fetch/transfer.h. For the tests. */
 	uint32_t connect_timeout_ms;
 	uint32_t stall_timeout_ms;
 	uint32_t retries;
+	uint64_t ranges_bytes;
+	uint32_t pace_ms;
 };
 
 /* No network yet. Reads the auth file, so that a bad one is an error here. */
@@ -70,8 +73,12 @@ MUST_CHECK int source_open_blob(struct source *source, const struct descriptor *
 /* The next chunk in order, full except for the last; *out NULL at the end. The caller owns the reference and
  * may change the bytes. Blocks; adds the wait to *wait_ns. */
 MUST_CHECK int blob_read(struct blob *blob, struct chunk **out, uint64_t *wait_ns, struct cpull_error *err);
-/* Bytes received so far, from any thread. */
+/* Bytes received so far up to the first that is missing, from any thread. */
 uint64_t blob_received(const struct blob *blob);
+/* Where the time of the fetch went, and the highest number of connections that worked on it at once, from any thread.
+ * Bytes are those that came, also those that came again after a connection was given up. Waiting for output is not
+ * getting a chunk of the share. */
+void blob_stats(const struct blob *blob, struct cpull_stage_stats *out, unsigned *connections);
 /* Stops the transfer if it still runs. NULL is fine. */
 void blob_close(struct blob *blob);
 

@@ -279,6 +279,7 @@ static int fetch_send(struct token_fetch *fetch, const char *url, const char *fo
 		.url = url,
 		.authorization = form ? NULL : fetch->authorization,
 		.form = form,
+		.buffer_bytes = TRANSFER_SMALL_BUFFER_BYTES,
 		.allow_http = fetch->transport.plain_http,
 		.tls = fetch->transport.tls,
 		.connect_timeout_ms = fetch->transport.connect_timeout_ms,

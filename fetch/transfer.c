@@ -21,11 +21,15 @@
 #include <pthread.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 
 #include "config.h"
 #include "engine/base/error.h"
 #include "fetch/failure.h"
+
+/* With no more of them than this all connections are the first ones of a blob. */
+#define EXTRA_SPARED_DESCRIPTORS 64u
 
 struct transfers {
 	struct loop *loop;
@@ -33,6 +37,8 @@ struct transfers {
 	struct loop_timer timer;
 	struct log *log;
 	struct hosts hosts;
+	uint64_t received; /* body bytes */
+	unsigned extra, extra_max;
 };
 
 struct transfer {
@@ -265,10 +271,12 @@ static size_t on_body(char *data, size_t one, size_t len, void *payload)
 	case TRANSFER_GO_ON:
 		t->carried -= skip;
 		t->body_bytes += len - skip;
+		t->transfers->received += len - skip;
 		return len;
 	case TRANSFER_PAUSE:
 		t->carried = skip + taken;
 		t->body_bytes += taken;
+		t->transfers->received += taken;
 		t->paused = true;
 		return CURL_WRITEFUNC_PAUSE;
 	case TRANSFER_STOP:
@@ -477,6 +485,16 @@ static int on_connected(void *payload, char *remote_ip, char *local_ip, int remo
 	return CURL_PREREQFUNC_OK;
 }
 
+/* Files and directories need descriptors more than speed does. */
+static unsigned extra_connections_max(void)
+{
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit) || limit.rlim_cur <= EXTRA_SPARED_DESCRIPTORS)
+		return 0;
+	return (unsigned)MIN((limit.rlim_cur - EXTRA_SPARED_DESCRIPTORS) / 4, (rlim_t)TRANSFER_EXTRA_CONNECTIONS);
+}
+
 int transfers_new(enum cpull_io io, struct log *log, struct transfers **out, struct cpull_error *err)
 {
 	int rc = curl_once(err);
@@ -489,6 +507,7 @@ int transfers_new(enum cpull_io io, struct log *log, struct transfers **out, str
 	if (!ts)
 		return error_nomem(err);
 	ts->log = log;
+	ts->extra_max = extra_connections_max();
 	ts->timer = (struct loop_timer){.run = on_curl_timer, .payload = ts};
 	ts->multi = curl_multi_init();
 	if (!ts->multi) {
@@ -531,6 +550,24 @@ struct loop *transfers_loop(struct transfers *ts)
 struct hosts *transfers_hosts(struct transfers *ts)
 {
 	return &ts->hosts;
+}
+
+uint64_t transfers_received(const struct transfers *ts)
+{
+	return ts->received;
+}
+
+bool transfers_take_extra(struct transfers *ts)
+{
+	if (ts->extra >= ts->extra_max)
+		return false;
+	ts->extra++;
+	return true;
+}
+
+void transfers_give_extra(struct transfers *ts)
+{
+	ts->extra--;
 }
 
 const char *transfer_system_roots(void)
@@ -602,7 +639,7 @@ static bool set_request(struct transfer *t, const struct transfer_request *reque
 	CURL *easy = t->easy;
 	/* the first option limits redirects, too; on_connected() sees to it that none leads from HTTPS to HTTP */
 	const char *protocols = request->allow_http ? "http,https" : "https";
-	char range[32];
+	char range[48], range_end[24] = "";
 
 	set_callbacks(t);
 	curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1l);
@@ -612,8 +649,7 @@ static bool set_request(struct transfer *t, const struct transfer_request *reque
 	curl_easy_setopt(easy, CURLOPT_USERAGENT, "coco-pull/" CPULL_VERSION);
 	curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
 	curl_easy_setopt(easy, CURLOPT_HTTP_CONTENT_DECODING, 0l);
-	curl_easy_setopt(easy, CURLOPT_BUFFERSIZE,
-			 request->bulk ? TRANSFER_BULK_BUFFER_BYTES : TRANSFER_SMALL_BUFFER_BYTES);
+	curl_easy_setopt(easy, CURLOPT_BUFFERSIZE, request->buffer_bytes);
 	curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, (long)request->connect_timeout_ms);
 	curl_easy_setopt(easy, CURLOPT_FOLLOWLOCATION, request->form ? 0l : 1l);
 	curl_easy_setopt(easy, CURLOPT_MAXREDIRS, (long)LIMIT_REDIRECTS);
@@ -623,7 +659,9 @@ static bool set_request(struct transfer *t, const struct transfer_request *reque
 	curl_easy_setopt(easy, CURLOPT_HEADEROPT, (long)CURLHEADER_SEPARATE);
 	curl_easy_setopt(easy, CURLOPT_SUPPRESS_CONNECT_HEADERS, 1l);
 	if (request->ranged) {
-		snprintf(range, sizeof(range), "%llu-", (unsigned long long)request->range_from);
+		if (request->range_end)
+			snprintf(range_end, sizeof(range_end), "%llu", (unsigned long long)request->range_end - 1);
+		snprintf(range, sizeof(range), "%llu-%s", (unsigned long long)request->range_from, range_end);
 		curl_easy_setopt(easy, CURLOPT_RANGE, range);
 	}
 	if (request->form && curl_easy_setopt(easy, CURLOPT_COPYPOSTFIELDS, request->form) != CURLE_OK)

@@ -20,8 +20,11 @@
 
 /* libcurl takes 0.67 CPU s/GiB with its 16 KiB buffer and 0.41 with 512 KiB. */
 #define TRANSFER_BULK_BUFFER_BYTES (512l << 10)
+#define TRANSFER_PART_BUFFER_BYTES (128l << 10) /* there may be many at once */
 #define TRANSFER_SMALL_BUFFER_BYTES (32l << 10)
 #define TRANSFER_CONNECTIONS 96l
+/* Beyond the first of each blob, of all blobs together; fewer where RLIMIT_NOFILE is low. */
+#define TRANSFER_EXTRA_CONNECTIONS 32u
 #define TRANSFER_CHALLENGES 8u
 
 struct transfers;
@@ -58,9 +61,10 @@ struct transfer_request {
 	const char *accept;        /* header value or NULL */
 	const char *authorization; /* header value or NULL; sent to url's own scheme, host and port only */
 	const char *form;          /* body of a POST, or NULL for GET; redirects of a POST are not followed */
-	uint64_t range_from;       /* with `ranged`: "Range: bytes=<from>-" */
+	uint64_t range_from;       /* with `ranged`: "Range: bytes=<from>-", and with `range_end` up to there */
+	uint64_t range_end;
 	bool ranged;
-	bool bulk;                 /* blob: large receive buffer */
+	long buffer_bytes;         /* what libcurl receives at once */
 	bool allow_http;           /* plain HTTP may be asked and be redirected to (never from HTTPS) */
 	const struct transfer_tls *tls;
 	uint32_t connect_timeout_ms;
@@ -80,6 +84,11 @@ MUST_CHECK int transfers_new(enum cpull_io io, struct log *log, struct transfers
 void transfers_free(struct transfers *transfers);
 struct loop *transfers_loop(struct transfers *transfers);
 struct hosts *transfers_hosts(struct transfers *transfers);
+/* Body bytes of all transfers so far. */
+uint64_t transfers_received(const struct transfers *transfers);
+/* One more connection beyond the first of a blob; false when there are as many as there may be. */
+bool transfers_take_extra(struct transfers *transfers);
+void transfers_give_extra(struct transfers *transfers);
 /* The file with the system's root certificates, or NULL when libcurl was built without one. Any thread. */
 const char *transfer_system_roots(void);
 

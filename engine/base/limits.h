@@ -59,5 +59,6 @@
  * some hundred bytes a layer. */
 #define LIMIT_RECORD_BYTES (20u << 20)
 #define LIMIT_JOBS 64u
+#define LIMIT_CONNECTIONS 16u /* for one blob */
 
 #endif

@@ -88,6 +88,11 @@ size_t pool_share_chunk_bytes(const struct pool_share *share)
 	return share->pool->chunk_bytes;
 }
 
+size_t pool_share_max(const struct pool_share *share)
+{
+	return share->max;
+}
+
 /* Under the lock: lets a waiter of the share look again. */
 static void feed(struct pool_share *share)
 {

@@ -39,6 +39,8 @@ void pool_free(struct pool *pool);
 size_t pool_chunk_bytes(const struct pool *pool);
 /* The same of the pool that a share belongs to. */
 size_t pool_share_chunk_bytes(const struct pool_share *share);
+/* How many chunks the share may hold at most. */
+size_t pool_share_max(const struct pool_share *share);
 
 /* Opens a share with a promise of `reserved` chunks. CPULL_ERR_LIMIT when the promise cannot be kept. */
 MUST_CHECK int pool_share_open(struct pool *pool, size_t reserved, size_t max, struct pool_share **out);

@@ -51,6 +51,8 @@ const struct option_info option_table[] = {
 	{"platform", "OS/ARCH[/VARIANT]", OPTION_TEXT, AT(platform), ON_PULL, NULL,
 	 "platform to pull (default this machine's)"},
 	{"jobs", "N", OPTION_COUNT, AT(jobs), ON_PULL, NULL, "layers in progress at once (default 4)"},
+	{"connections", "N", OPTION_COUNT, AT(connections), ON_PULL, NULL,
+	 "connections for one large layer at most, where that is faster (1 to 16, default 8)"},
 	{"memory", "SIZE", OPTION_BYTES, AT(memory_bytes), ON_PULL, NULL,
 	 "memory budget of the process, such as 64M or 1G (default 64M, at least 16M)"},
 	{"timeout", "SECONDS", OPTION_DURATION, AT(timeout_ms), ON_PULL, NULL,

@@ -71,6 +71,7 @@ struct options {
 	int progress;
 	const char *platform;
 	unsigned jobs;
+	unsigned connections;
 	uint64_t memory_bytes;
 	uint32_t timeout_ms;
 	struct text_list decryption_keys;

@@ -78,6 +78,8 @@ static json_t *stats_json(const struct cpull_stats *stats, bool with_stages)
 		json_t *stages = json_object();
 
 		bad |= put_bytes(object, "entries", stats->entries) | put_text(object, "io", stats->io) |
+		       put_bytes(object, "connections", stats->connections) |
+		       json_object_set_new(stages, "fetch", stage_json(&stats->fetch)) |
 		       json_object_set_new(stages, "open", stage_json(&stats->open)) |
 		       json_object_set_new(stages, "write", stage_json(&stats->write)) |
 		       json_object_set_new(object, "stages", stages);
@@ -111,9 +113,14 @@ static void print_stage(const char *name, const struct cpull_stage_stats *stage)
 void output_stats_text(const struct cpull_stats *stats)
 {
 	fprintf(stderr, "%-7s%11s%12s%13s%14s\n", "STAGE", "BYTES", "BUSY", "WAIT INPUT", "WAIT OUTPUT");
+	print_stage("fetch", &stats->fetch);
 	print_stage("open", &stats->open);
 	print_stage("write", &stats->write);
-	fprintf(stderr, "%" PRIu64 " entries, bulk writes by %s\n", stats->entries, stats->io ? stats->io : "?");
+	fprintf(stderr, "%" PRIu64 " entries, bulk writes by %s", stats->entries, stats->io ? stats->io : "?");
+	if (stats->connections)
+		fprintf(stderr, ", at most %u connection%s a layer", stats->connections,
+			stats->connections == 1 ? "" : "s");
+	fputc('\n', stderr);
 }
 
 void output_summary(FILE *file, const struct cpull_result *result)

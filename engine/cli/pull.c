@@ -48,6 +48,7 @@ static int start(struct cpull_engine *engine, const struct options *options, str
 		.authfile = options->authfile,
 		.cert_dir = options->cert_dir,
 		.timeout_ms = options->timeout_ms,
+		.connections = options->connections,
 		.progress = progress_on_layer,
 		.progress_payload = progress,
 	};

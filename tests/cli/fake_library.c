@@ -298,7 +298,8 @@ static void plan(struct cpull_pull *pull)
 		.layer_count = pull->layer_count,
 		.stats = {.bytes_fetched = 20000000, .bytes_unpacked = 60000000, .entries = 1234, .wall_ms = 300,
 			  .peak_rss_bytes = UINT64_MAX, .open = {60000000, 111, 222, 333},
-			  .write = {60000000, 444, 555, 666}, .io = "uring"},
+			  .write = {60000000, 444, 555, 666}, .io = "uring",
+			  .fetch = {20000000, 777, 888, 999}, .connections = 4},
 	};
 }
 
@@ -319,6 +320,7 @@ static void echo_pull(const struct cpull_pull_options *options)
 	json_object_set_new(object, "authfile", text_or_null(options->authfile));
 	json_object_set_new(object, "cert_dir", text_or_null(options->cert_dir));
 	json_object_set_new(object, "timeout_ms", json_integer(options->timeout_ms));
+	json_object_set_new(object, "connections", json_integer(options->connections));
 	echo("pull", object);
 }
 

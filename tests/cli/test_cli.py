@@ -52,7 +52,7 @@ def test_defaults(echo):
     assert told["pull"] == {"what": "pull", "size_is_right": True, "image": "quick", "platform": None,
                             "decryption_keys": [], "require_encrypted": False, "plain_http": False,
                             "tls_no_verify": False, "creds": None, "authfile": None, "cert_dir": None,
-                            "timeout_ms": 0, "dumpable": 0, "core_limit": 0}
+                            "timeout_ms": 0, "connections": 0, "dumpable": 0, "core_limit": 0}
 
 
 EVERY_OPTION = [
@@ -61,6 +61,7 @@ EVERY_OPTION = [
     ("log-level", "debug", "engine", "log_level", 3),
     ("platform", "linux/arm64/v8", "pull", "platform", "linux/arm64/v8"),
     ("jobs", "7", "engine", "jobs", 7),
+    ("connections", "12", "pull", "connections", 12),
     ("memory", "128M", "engine", "memory_bytes", 128 << 20),
     ("timeout", "20.5", "pull", "timeout_ms", 20500),
     ("decryption-key", "k.pem:pass=a:b", "pull", "decryption_keys", ["k.pem:pass=a:b"]),
@@ -276,7 +277,9 @@ def test_pull_json():
 def test_pull_json_with_stats():
     stats = json.loads(run("ok", "--format=json", "--stats").stdout)["stats"]
     assert stats["entries"] == 1234 and stats["io"] == "uring"
+    assert stats["connections"] == 4
     assert stats["stages"] == {
+        "fetch": {"bytes": 20000000, "busy_ns": 777, "wait_input_ns": 888, "wait_output_ns": 999},
         "open": {"bytes": 60000000, "busy_ns": 111, "wait_input_ns": 222, "wait_output_ns": 333},
         "write": {"bytes": 60000000, "busy_ns": 444, "wait_input_ns": 555, "wait_output_ns": 666}}
 
@@ -285,6 +288,7 @@ def test_pull_text_with_stats():
     done = run("ok", "--stats", "--progress=none")
     assert done.stdout == DIGEST + "\n"
     assert re.search(r"^open +57\.2 MiB ", done.stderr, re.M) and "1234 entries, bulk writes by uring" in done.stderr
+    assert re.search(r"^fetch +19\.1 MiB ", done.stderr, re.M) and "at most 4 connections a layer" in done.stderr
 
 
 @pytest.mark.parametrize("code,status", CLASSES.items())
@@ -418,7 +422,7 @@ def test_help():
         assert done.returncode == 0 and done.stdout.startswith("Usage: coco-pull") and done.stderr == ""
     assert run("pull", "--help").stdout == run("help", "pull").stdout == run("ok", "-h").stdout
     assert help_options("mount") == {"--store", "--format", "--log-level", "--rw"}
-    assert "--rw" not in help_options("pull") and len(help_options()) == 19
+    assert "--rw" not in help_options("pull") and len(help_options()) == 20
     assert max(map(len, run("help").stdout.splitlines())) <= 90
 
 
