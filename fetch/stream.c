@@ -510,12 +510,13 @@ static void resume_head(struct part *head)
 	exchange_resume(head->exchange);
 }
 
+/* Parts that have a connection or will need one. */
 static unsigned at_work(const struct stream *s)
 {
 	unsigned n = 0;
 
 	for (const struct part *part = s->parts; part; part = part->next)
-		n += !is_complete(part);
+		n += !part->exchange || !part->exchange->finished;
 	return n;
 }
 
@@ -578,7 +579,7 @@ static void on_work(void *payload)
 		return;
 	}
 	for (struct part *part = s->parts; part; part = part->next)
-		if (is_complete(part))
+		if (part->exchange && part->exchange->finished)
 			give_extra_back(part);
 	note_connections(s);
 	resume_head(s->parts);

@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdarg.h>
@@ -26,6 +27,7 @@ struct request {
 	char body[2048];
 	bool ranged;
 	uint64_t from;
+	uint64_t to; /* the last byte asked for, UINT64_MAX for all that follow */
 	char authorization[512];
 	unsigned number; /* of all requests of this server, from 1 */
 	unsigned path_number; /* of those with the same path */
@@ -196,7 +198,9 @@ static inline bool server_read(int fd, struct request *request)
 	char *range = strcasestr(request->head, "\nRange: bytes=");
 
 	request->ranged = range;
-	request->from = range ? strtoull(range + 14, NULL, 10) : 0;
+	request->from = range ? strtoull(range + 14, &range, 10) : 0;
+	request->to = range && range[0] == '-' && range[1] >= '0' && range[1] <= '9' ? strtoull(range + 1, NULL, 10)
+										     : UINT64_MAX;
 
 	size_t want = strtoul(length, NULL, 10), have = len - (size_t)(end + 4 - request->head);
 
@@ -234,7 +238,10 @@ static inline void *server_accept(void *payload)
 	struct server *server = payload;
 
 	for (;;) {
-		int fd = accept(server->listener, NULL, NULL);
+		int fd = accept(server->listener, NULL, NULL), on = 1;
+
+		/* or a head without a body waits for the client's delayed acknowledgement */
+		setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
 
 		if (fd < 0 && (errno == EMFILE || errno == ENFILE) && !server_stopping(server)) {
 			poll(NULL, 0, 10); /* a test took them all */
