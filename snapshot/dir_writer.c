@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Files of a layer as files of a directory tree. Used by one layer's writer on its thread; owns the ring and the
- * file that is being written.
+ * Files of a layer as files of a directory tree. Used by one layer's writer on its thread; owns the file
+ * that is being written, and the bulk writer that takes the data of large ones.
  *
  * A small file costs openat, write, futimens and close: creating with the final mode saves fchmod unless the umask or a
  * set-id bit is in the way, and files of our own user need no fchown. The order is data, owner, mode, extended
@@ -12,21 +12,14 @@
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/magic.h>
 #include <string.h>
 #include <sys/sysmacros.h>
-#include <sys/vfs.h>
 #include <sys/xattr.h>
 
 #include "engine/base/error.h"
 #include "engine/base/fs.h"
-#include "engine/base/ring.h"
+#include "snapshot/bulk_writer.h"
 
-/* From here on a file's size is announced to the file system and its data goes through the ring. */
-#define BULK_BYTES (1u << 20)
-#define BULK_WRITES 8u
-/* Chunks that may stay with us while the caller waits for the next one. */
-#define HELD_CHUNKS 1u
 #define COPY_BYTES (128u << 10)
 /* What the kernel's device numbers hold; beyond, they would be cut, 4096:0 to 0:0 for one. */
 #define MAJOR_MAX 0xfffu
@@ -34,35 +27,26 @@
 
 struct dir_writer {
 	struct tree *tree;
-	struct ring *ring; /* NULL: plain writes */
-	bool used_uring;
-	bool preallocate;
+	struct bulk_writer *bulk;
 	int fd; /* the file at work, or -1 */
-	bool bulk;
+	bool is_bulk;
 	uint64_t end; /* the highest byte written so far */
-	struct chunk *held[BULK_WRITES];
-	unsigned held_count;
-	int failed; /* errno of the first write through the ring that failed */
 };
 
 int dir_writer_new(struct tree *tree, enum cpull_io io, struct dir_writer **out, struct cpull_error *err)
 {
 	struct dir_writer *writer = calloc(1, sizeof(*writer));
-	struct statfs fs;
 
 	if (!writer)
 		return error_nomem(err);
 	writer->tree = tree;
 	writer->fd = -1;
-	/* tmpfs clears preallocated pages before they are written over */
-	writer->preallocate = fstatfs(tree->root.fd, &fs) == 0 && fs.f_type != TMPFS_MAGIC;
-	if (io == CPULL_IO_URING) {
-		int rc = ring_new(io, BULK_WRITES, &writer->ring, err);
 
-		if (rc) {
-			free(writer);
-			return rc;
-		}
+	int rc = bulk_writer_new(tree->root.fd, io, &writer->bulk, err);
+
+	if (rc) {
+		free(writer);
+		return rc;
 	}
 	*out = writer;
 	return 0;
@@ -72,10 +56,8 @@ void dir_writer_free(struct dir_writer *writer)
 {
 	if (!writer)
 		return;
-	/* waits until the kernel has let go of every chunk */
-	ring_free(writer->ring);
-	for (unsigned i = 0; i < BULK_WRITES; i++)
-		chunk_put(writer->held[i]);
+	/* no write is under way after this */
+	bulk_writer_free(writer->bulk);
 	if (writer->fd >= 0)
 		close(writer->fd);
 	free(writer);
@@ -88,68 +70,10 @@ bool dir_writer_is_open(const struct dir_writer *writer)
 
 bool dir_writer_used_uring(const struct dir_writer *writer)
 {
-	return writer->used_uring;
+	return bulk_writer_used_uring(writer->bulk);
 }
 
-/* ---- bulk data ---- */
-
-/* Takes completions until at most `most` writes are under way. */
-static int wait_writes(struct dir_writer *writer, unsigned most, struct cpull_error *err)
-{
-	struct ring_event events[BULK_WRITES];
-
-	while (writer->held_count > most) {
-		int n = ring_wait(writer->ring, -1, events, BULK_WRITES);
-
-		if (n < 0)
-			return error_set(err, n, "waiting for writes: io_uring failed");
-		for (int i = 0; i < n; i++) {
-			if (events[i].op != RING_WRITE)
-				continue;
-			if (events[i].result < 0 && !writer->failed)
-				writer->failed = -events[i].result;
-			assert(events[i].token < BULK_WRITES && writer->held[events[i].token]);
-			chunk_put(writer->held[events[i].token]);
-			writer->held[events[i].token] = NULL;
-			writer->held_count--;
-		}
-	}
-	if (writer->failed)
-		return error_sys(err, CPULL_ERR_STORAGE, writer->failed, "writing its data");
-	return 0;
-}
-
-static int write_ring(struct dir_writer *writer, struct chunk *chunk, const struct tar_data *data,
-		      struct cpull_error *err)
-{
-	unsigned slot = 0;
-	int rc = wait_writes(writer, BULK_WRITES - 1, err);
-
-	if (rc)
-		return rc;
-	while (writer->held[slot])
-		slot++;
-	rc = ring_write(writer->ring, writer->fd, data->data, data->len, data->offset, slot);
-	if (rc)
-		return error_set(err, rc, "writing its data: io_uring takes no more");
-	chunk_ref(chunk);
-	writer->held[slot] = chunk;
-	writer->held_count++;
-	writer->used_uring |= ring_is_uring(writer->ring);
-
-	/* hand it to the kernel now; what is done already is taken along */
-	struct ring_event event;
-	int n = ring_wait(writer->ring, 0, &event, 1);
-
-	if (n > 0 && event.op == RING_WRITE) {
-		if (event.result < 0 && !writer->failed)
-			writer->failed = -event.result;
-		chunk_put(writer->held[event.token]);
-		writer->held[event.token] = NULL;
-		writer->held_count--;
-	}
-	return n < 0 ? error_set(err, n, "submitting a write: io_uring failed") : 0;
-}
+/* ---- regular files ---- */
 
 static int write_plain(int fd, const uint8_t *data, size_t len, uint64_t offset, struct cpull_error *err)
 {
@@ -162,30 +86,14 @@ int dir_writer_data(struct dir_writer *writer, struct chunk *chunk, const struct
 		    struct cpull_error *err)
 {
 	writer->end = MAX(writer->end, data->offset + data->len);
-	if (writer->bulk && writer->ring)
-		return write_ring(writer, chunk, data, err);
+	if (writer->is_bulk)
+		return bulk_writer_data(writer->bulk, chunk, data, err);
 	return write_plain(writer->fd, data->data, data->len, data->offset, err);
 }
 
 int dir_writer_yield(struct dir_writer *writer, struct cpull_error *err)
 {
-	return writer->held_count > HELD_CHUNKS ? wait_writes(writer, HELD_CHUNKS, err) : 0;
-}
-
-/* ---- regular files ---- */
-
-static int preallocate(const struct dir_writer *writer, uint64_t size, struct cpull_error *err)
-{
-	int rc;
-
-	do
-		rc = fallocate(writer->fd, FALLOC_FL_KEEP_SIZE, 0, (off_t)size);
-	while (rc && errno == EINTR);
-	/* only a lack of room matters; writing says what else is wrong */
-	if (rc && (errno == ENOSPC || errno == EDQUOT))
-		return error_sys(err, CPULL_ERR_STORAGE, errno, "reserving %llu bytes for its data",
-				 (unsigned long long)size);
-	return 0;
+	return bulk_writer_yield(writer->bulk, err);
 }
 
 int dir_writer_open(struct dir_writer *writer, struct tree_place at, const char *name,
@@ -197,8 +105,8 @@ int dir_writer_open(struct dir_writer *writer, struct tree_place at, const char 
 	if (writer->fd < 0)
 		return errno == EEXIST ? 1 : error_sys(err, CPULL_ERR_STORAGE, errno, "creating a file");
 	writer->end = 0;
-	writer->bulk = !entry->sparse && entry->size >= BULK_BYTES;
-	return writer->bulk && writer->preallocate ? preallocate(writer, entry->size, err) : 0;
+	writer->is_bulk = !entry->sparse && entry->size >= BULK_BYTES;
+	return writer->is_bulk ? bulk_writer_begin(writer->bulk, writer->fd, entry->size, err) : 0;
 }
 
 /* Does the mode of a file that was created with `mode` need another call? */
@@ -230,7 +138,7 @@ static int set_attributes(struct dir_writer *writer, const struct tar_entry *ent
 
 int dir_writer_close(struct dir_writer *writer, const struct tar_entry *entry, struct cpull_error *err)
 {
-	int rc = writer->ring ? wait_writes(writer, 0, err) : 0;
+	int rc = writer->is_bulk ? bulk_writer_end(writer->bulk, err) : 0;
 
 	/* a hole at the end */
 	if (!rc && writer->end < entry->size && ftruncate(writer->fd, (off_t)entry->size))
