@@ -4,10 +4,11 @@
  * only descriptors for the time of the call.
  *
  * Kernel facts (tried on 6.18): lowerdir+ takes one layer a call since 6.8, as text up to 255 bytes, beyond that as a
- * descriptor (since about 6.13); mount(2) has one page for everything, and its separators need escapes. The fallback
- * therefore names layers by descriptor numbers relative to /proc/self/fd, from a thread that has a working directory
- * of its own: 500 of them fit, whatever the paths are. The same directory twice is refused (ELOOP), and fewer than two
- * layers without an upper one are no overlay.
+ * descriptor (since about 6.13) or as its name in /proc; upperdir and workdir lose the backslashes of their text.
+ * mount(2) has one page for everything, and its separators need escapes. The fallback therefore names layers by
+ * descriptor numbers relative to /proc/self/fd, from a thread that has a working directory of its own: 500 of them fit,
+ * whatever the paths are. The same directory twice is refused (ELOOP), and fewer than two layers without an upper one
+ * are no overlay.
  */
 #include "snapshot/overlay.h"
 
@@ -142,16 +143,25 @@ static void read_kernel_text(struct job *job, int fs)
 		strcat(job->kernel, ")");
 }
 
-static int set_dir(int fs, const char *key, const char *path)
+/* As a descriptor, for a path that cannot be given as text. Kernels before 6.13 or so take that as text, too. */
+static int set_dir_fd(int fs, const char *key, const char *path)
 {
-	if (strlen(path) <= FSCONFIG_TEXT_BYTES)
-		return fsconfig(fs, FSCONFIG_SET_STRING, key, path, 0) ? -errno : 0;
-
 	CLEANUP_FD int fd = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	char text[64];
 
 	if (fd < 0)
 		return -errno;
-	return fsconfig(fs, FSCONFIG_SET_FD, key, NULL, fd) ? -errno : 0;
+	if (fsconfig(fs, FSCONFIG_SET_FD, key, NULL, fd) == 0)
+		return 0;
+	snprintf(text, sizeof(text), "/proc/self/fd/%d", fd);
+	return fsconfig(fs, FSCONFIG_SET_STRING, key, text, 0) ? -errno : 0;
+}
+
+static int set_dir(int fs, const char *key, const char *path)
+{
+	if (strlen(path) > FSCONFIG_TEXT_BYTES || strchr(path, '\\'))
+		return set_dir_fd(fs, key, path);
+	return fsconfig(fs, FSCONFIG_SET_STRING, key, path, 0) ? -errno : 0;
 }
 
 static int configure(const struct job *job, int fs)

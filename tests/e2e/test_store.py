@@ -214,6 +214,9 @@ def test_store_behind_a_strange_path(new_coco, sample, work):
     coco.pull(sample.name)
     with coco.mounted(sample.name) as where:
         sample.assert_mounted(where)
+    with coco.mounted(sample.name, "--rw") as where:
+        with open(os.path.join(where, "new"), "w", encoding="utf-8") as file:
+            file.write("written")
 
 
 def test_changed_store_is_found(coco, sample):

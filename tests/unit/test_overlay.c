@@ -192,6 +192,30 @@ static void long_paths(void **state)
 	free(work);
 }
 
+/* The kernel takes backslashes out of the text of upperdir and workdir, and a name without them may be there, too. */
+static void odd_upper_and_work(void **state)
+{
+	static const char *const names[] = {"u\\p", "u\\\\p", "\\", "u:p,=\\,x"};
+	char *lowers[] = {make_layer("a"), make_layer("b\\")};
+
+	(void)state;
+	assert_int_equal(mkdir("up", 0700), 0);
+	for (size_t i = 0; i < ARRAY_LEN(names); i++) {
+		char *upper = absolute(names[i]), *work = format_string("%s-work", upper);
+		char made[300];
+
+		assert_int_equal(mkdir(upper, 0700) | mkdir(work, 0700), 0);
+		must_mount(lowers, 2, upper, work);
+		write_file("view/new", names[i]);
+		snprintf(made, sizeof(made), "%s/new", names[i]);
+		assert_true(has_content(made, names[i]) && !exists("up/new"));
+		assert_int_equal(overlay_unmount(target, NULL), 0);
+		free(upper);
+		free(work);
+	}
+	free_all(lowers, 2);
+}
+
 static void five_hundred_layers(void **state)
 {
 	static char *lowers[LIMIT_LAYERS + 1];
@@ -310,7 +334,8 @@ static int run_group(const char *name, void *second)
 {
 	const struct CMUnitTest tests[] = {
 		T(topmost_wins), T(repeated_layers_count_once), T(one_layer_is_bound_read_only),
-		T(upper_takes_the_topmost_root), T(long_paths), T(five_hundred_layers), T(refusals),
+		T(upper_takes_the_topmost_root), T(long_paths), T(odd_upper_and_work),
+		T(five_hundred_layers), T(refusals),
 		T(odd_mount_points_are_found), T(the_process_is_left_alone),
 	};
 
