@@ -4,11 +4,11 @@
  * Developer's Manual). Called by sha256.c on any thread; own nothing.
  *
  * SHA256RNDS2 does two rounds and needs four cycles before the next two of the same state can start, but two before
- * two of another state can: one stream alone is bound by that latency, at the speed of OpenSSL's code (2.1 GB/s at
- * 4.1 GHz on the reference machine). Two states side by side fill the gap, to 3.1 GB/s over two streams. Two states
- * over one stream (1.6 GB/s, where one after the other makes 1.04) save the message schedule besides. What bounds both
- * is the one unit that has these instructions: half-round offsets between the two, the schedule of a block ahead of its
- * rounds, round inputs handed over in memory, and the schedule in AVX-512 instead measured the same or worse.
+ * two of another state can: one stream alone is bound by that latency, at the speed of OpenSSL's code (2.2 GB/s on
+ * the reference machine, idle). Two states side by side fill the gap, to 3.2 GB/s over two streams. Two states over
+ * one stream (1.7 GB/s, where one after the other makes 1.1) save the message schedule besides. Other arrangements
+ * measured the same or worse: half-round offsets between the two, the schedule of a block ahead of its rounds, round
+ * inputs handed over in memory, SHA256MSG2 replaced by AVX-512.
  */
 #include "crypto/sha256_ni.h"
 
