@@ -9,7 +9,7 @@ build_packages=(gcc libc6-dev meson ninja-build pkg-config liburing-dev libcurl4
 	libxxhash-dev libjansson-dev libjose-dev zlib1g-dev libisal-dev ca-certificates)
 demo_packages=(openssl skopeo umoci)
 test_packages=(libcmocka-dev clang libclang-rt-14-dev python3 python3-pytest skopeo umoci docker-registry apache2-utils
-	openssl acl libcap2-bin zstd util-linux mount tinyproxy-bin)
+	openssl acl libcap2-bin zstd util-linux mount tinyproxy-bin nginx-light)
 
 say() {
 	printf '\n== %s\n' "$*"

@@ -242,6 +242,61 @@ class Handler(BaseHTTPRequestHandler):
                     time.sleep(max(0.0, began + done / proxy.rate - time.monotonic()))
 
 
+class Storage:
+    """nginx before a DockerRegistry: blobs come from the registry's own files, `rate` (nginx's way of writing it) for each
+    request, the rest is passed on. at_once: so many requests for blobs at a time, 503 to the others."""
+
+    def __init__(self, registry, where, rate, at_once=None):
+        self.where, self.port = str(where), free_port()
+        os.makedirs(self.where, exist_ok=True)
+        self.host = "127.0.0.1:%d" % self.port
+        temporary = " ".join("%s_temp_path %s/%s;" % (kind, self.where, kind)
+                             for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
+        self.log = os.path.join(self.where, "access.log")
+        with open(os.path.join(self.where, "nginx.conf"), "w") as f:
+            f.write("""
+user root; worker_processes 1; daemon off; pid %(where)s/pid; error_log %(where)s/error.log;
+events { worker_connections 256; }
+http {
+    %(temporary)s
+    log_format short '$status $body_bytes_sent $http_range'; access_log %(where)s/access.log short;
+    limit_conn_zone $server_port zone=all:1m;
+    server {
+        listen %(host)s; tcp_nodelay on; default_type application/octet-stream;
+        location / { proxy_pass http://%(registry)s; }
+        location ~ ^/v2/.*/blobs/sha256:(..)(.*)$ {
+            limit_rate %(rate)s; %(limit)s
+            alias %(storage)s/storage/docker/registry/v2/blobs/sha256/$1/$1$2/data;
+        }
+    }
+}
+""" % {"where": self.where, "host": self.host, "registry": registry.host, "rate": rate, "storage": registry.where,
+       "temporary": temporary, "limit": "limit_conn all %d;" % at_once if at_once else ""})
+        self.start()
+
+    def start(self):
+        self.process = subprocess.Popen(["nginx", "-c", os.path.join(self.where, "nginx.conf"), "-p", self.where],
+                                        stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        end = time.monotonic() + 20
+        while time.monotonic() < end and self.process.poll() is None:
+            try:
+                socket.create_connection(("127.0.0.1", self.port), 1).close()
+                return
+            except OSError:
+                time.sleep(0.02)
+        raise AssertionError("nginx does not start:\n" + open(os.path.join(self.where, "error.log")).read()[-2000:])
+
+    def requests(self):
+        """[(status, bytes, value of the Range field)] of all requests so far."""
+        with open(self.log) as f:
+            return [(int(s), int(n), r.strip()) for s, n, r in (line.split(" ", 2) for line in f)]
+
+    def stop(self):
+        """At once: what is under way breaks off."""
+        self.process.terminate()
+        self.process.wait()
+
+
 class ForwardProxy:
     """tinyproxy, behind something that keeps all that clients send to it."""
 

@@ -53,7 +53,7 @@ struct fixture {
 	struct source_options options;
 	struct cpull_error err;
 	enum trick trick;
-	unsigned rate;
+	atomic_uint rate;
 	atomic_uint serving, ranges, refused, tokens;
 	atomic_uint_fast64_t sent;
 	struct cpull_stage_stats stats;
