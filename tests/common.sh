@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-# Sourced by tests/demo and tests/run: what has to be installed, and how it is built. Needs nothing but bash and a
+# Sourced by tests/demo, tests/run and bench/install: what has to be installed, and how it is built. Needs nothing but bash and a
 # Debian 12 with apt; not even /sys, /dev/shm or systemd, so that a bare chroot will do.
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -10,6 +10,10 @@ build_packages=(gcc libc6-dev meson ninja-build pkg-config liburing-dev libcurl4
 demo_packages=(openssl skopeo umoci)
 test_packages=(libcmocka-dev clang libclang-rt-14-dev python3 python3-pytest skopeo umoci docker-registry apache2-utils
 	openssl acl libcap2-bin zstd util-linux mount tinyproxy-bin nginx-light)
+# What bench/run measures and what it measures with, and what bench/corpus builds with.
+bench_packages=(docker-registry nginx-light podman buildah skopeo umoci containerd runc isal zstd pigz jq curl openssl
+	strace python3 util-linux mount)
+corpus_packages=(docker-registry buildah skopeo mmdebstrap npm openssl zstd curl jq)
 
 say() {
 	printf '\n== %s\n' "$*"
