@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the runs come to: medians with their range, ratios, and whether the targets hold. Nothing here measures."""
+import statistics
+
+GB = 1e9
+MIB = 1 << 20
+MEASURED = ("wall_s", "cpu_s", "peak_rss_bytes", "memory_bytes", "store_bytes", "written_bytes")
+SUBJECT = "coco-pull"
+
+
+def summary(values):
+    """{"median", "min", "max", "values"} of what one figure was in each round."""
+    return {"median": statistics.median(values), "min": min(values), "max": max(values), "values": list(values)}
+
+
+def median(row, name):
+    """A figure of a row, or None where there is none."""
+    return row[name]["median"] if row and row.get(name) else None
+
+
+def ratio(a, b):
+    return a / b if a is not None and b else None
+
+
+def find(document, peer, image):
+    """The row of a peer and an image, or None: not run, or failed."""
+    for row in document["results"]:
+        if row["peer"] == peer and row["image"] == image and not row["failed"]:
+            return row
+    return None
+
+
+def result_row(peer, image, samples, failed=None):
+    """One row of the document out of the samples of each round."""
+    row = {"peer": peer, "image": image, "rounds": len(samples), "failed": failed}
+    if samples and not failed:
+        row.update({name: summary([s[name] for s in samples]) for name in MEASURED})
+    return row
+
+
+def complete(document):
+    """Adds to each row what follows from other rows and from the image: per GB, per file, ratios, the bound."""
+    for row in document["results"]:
+        if row["failed"]:
+            continue
+        image = document["images"][row["image"]]
+        base = find(document, SUBJECT, row["image"])
+        row["cpu_s_per_gb"] = ratio(median(row, "cpu_s"), image["unpacked_bytes"] / GB)
+        row["syscalls_per_entry"] = ratio(row.get("syscalls"), image["entries"])
+        row["ratio"] = {name: ratio(median(row, name), median(base, name))
+                        for name in ("wall_s", "cpu_s", "peak_rss_bytes", "memory_bytes")}
+        bound = image.get("bound") or {}
+        row["bound_ratio"] = {"cpu_s": ratio(median(row, "cpu_s"), bound.get("cpu_s")),
+                              "wall_s": ratio(median(row, "wall_s"), bound.get("wall_s"))}
+
+
+def target(what, image, value, limit, unit="", note=""):
+    """A row of the targets: holds is None where nothing was measured."""
+    return {"what": what, "image": image, "value": value, "limit": limit, "unit": unit, "note": note,
+            "holds": None if value is None else value <= limit}
+
+
+def peer_targets(document, image):
+    own = find(document, SUBJECT, image)
+    for peer, figure, limit in (("podman", "wall_s", 1 / 5), ("containerd", "wall_s", 1 / 5),
+                                ("containerd", "cpu_s", 1 / 3), ("shell", "wall_s", 0.8)):
+        other = find(document, peer, image)
+        yield target("%s against %s" % ({"wall_s": "wall", "cpu_s": "CPU"}[figure],
+                                        "unverified shell" if peer == "shell" else peer), image,
+                     ratio(median(own, figure), median(other, figure)), limit)
+    yield target("CPU against the bound", image, own and own["bound_ratio"]["cpu_s"], 1.25)
+
+
+def memory_targets(document, image):
+    own, small = find(document, SUBJECT, image), find(document, SUBJECT + "-24M", image)
+    for row, what, limit in ((own, "peak RSS", 96), (small, "peak RSS with --memory 24M", 48)):
+        value = median(row, "peak_rss_bytes")
+        yield target(what, image, value and value / MIB, limit, "MiB")
+    yield target("wall with --memory 24M against the default", image,
+                 ratio(median(small, "wall_s"), median(own, "wall_s")), 1.3)
+
+
+def targets(document):
+    """Every row of the table of targets that this document can say something about, or should have."""
+    names, rows = list(document["images"]), []
+    for image in names:
+        name, _, tag = image.partition(":")
+        if name in ("multi", "huge", "many") and tag in ("gzip", "zstd"):
+            rows += peer_targets(document, image)
+        if tag == "enc" and name + ":gzip" in names:
+            rows.append(target("CPU encrypted against plain", image,
+                               ratio(median(find(document, SUBJECT, image), "cpu_s"),
+                                     median(find(document, SUBJECT, name + ":gzip"), "cpu_s")), 1.10))
+        rows += memory_targets(document, image)
+    start, again = document.get("startup") or {}, document.get("repull") or {}
+    rows.append(target("start-up: wall above curl of the blobs", "tiny", start.get("difference_ms"), 30, "ms"))
+    for by, requests in (("tag", 1), ("digest", 0)):
+        rows.append(target("re-pull by " + by, "tiny", again.get(by, {}).get("median_ms"), 10, "ms"))
+        rows.append(target("re-pull by %s: requests" % by, "tiny", again.get(by, {}).get("requests"), requests))
+    rows.append(target("200 pulls in one process: growth", "–", None, 0, note="see the soak test"))
+    return rows

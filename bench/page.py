@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The document as one HTML page that needs nothing else: no script, no network, light and dark."""
+import html
+
+import chart
+import figures
+import report
+
+STYLE = """
+:root { color-scheme: light dark; --paper: #fff; --ink: #1c2330; --soft: #5b6576; --rule: #dde2ea; --card: #f6f8fb;
+  --own: #1f6feb; --bar: #a9b4c4; --good: #1a7f37; --bad: #c4320a; --mark: #c4320a;
+  --p0: #8ecae6; --p1: #219ebc; --p2: #7b5ea7; --p3: #b79ced; --p4: #fb8500; --p5: #126782; --p6: #2a9d5c;
+  --p7: #95d5a5; }
+@media (prefers-color-scheme: dark) { :root { --paper: #12161d; --ink: #e4e9f1; --soft: #9aa6b8; --rule: #2c3442;
+  --card: #1a202a; --own: #58a6ff; --bar: #56627a; --good: #4cc26a; --bad: #ff8a65; --mark: #ff8a65;
+  --p1: #37aecb; --p2: #9b7fd0; --p5: #3d8fae; } }
+body { margin: 0 auto; max-width: 1360px; padding: 28px 28px 60px; background: var(--paper); color: var(--ink);
+  font: 15px/1.5 system-ui, "Segoe UI", "DejaVu Sans", sans-serif; }
+h1 { font-size: 26px; margin: 0 0 4px; } h2 { font-size: 20px; margin: 44px 0 4px; }
+h3 { font-size: 15px; margin: 0 0 6px; } p { margin: 6px 0; max-width: 90ch; } .soft { color: var(--soft); }
+.grid2 { display: grid; grid-template-columns: repeat(auto-fit, minmax(480px, 1fr)); gap: 16px; margin: 14px 0; }
+.card { background: var(--card); border: 1px solid var(--rule); border-radius: 8px; padding: 14px 16px; }
+.wide { overflow-x: auto; } svg { width: 100%; height: auto; display: block; }
+svg text { font: 13px system-ui, "Segoe UI", "DejaVu Sans", sans-serif; fill: var(--ink); }
+svg .tick, svg .axis { fill: var(--soft); font-size: 12px; } svg .own { font-weight: 600; }
+svg .none { fill: var(--bad); } svg .value { paint-order: stroke; stroke: var(--card); stroke-width: 4px; }
+svg .grid { stroke: var(--rule); } svg .whisker { stroke: var(--ink); stroke-width: 1.4; fill: none; }
+svg .mark { stroke: var(--mark); stroke-width: 2; stroke-dasharray: 5 4; }
+svg .bar, .key .bar { fill: var(--bar); background: var(--bar); } svg .bar.own { fill: var(--own); }
+.o { fill: var(--own); background: var(--own); } .l { fill: var(--bar); background: var(--bar); }
+.p0 { fill: var(--p0); background: var(--p0); } .p1 { fill: var(--p1); background: var(--p1); }
+.p2 { fill: var(--p2); background: var(--p2); } .p3 { fill: var(--p3); background: var(--p3); }
+.p4 { fill: var(--p4); background: var(--p4); } .p5 { fill: var(--p5); background: var(--p5); }
+.p6 { fill: var(--p6); background: var(--p6); } .p7 { fill: var(--p7); background: var(--p7); }
+.key { font-size: 13px; color: var(--soft); } .key i { display: inline-block; width: 11px; height: 11px;
+  border-radius: 2px; margin: 0 5px 0 12px; } .key i:first-child { margin-left: 0; }
+.key .dash { height: 0; width: 18px; border-top: 2px dashed var(--mark); border-radius: 0; vertical-align: 4px; }
+table { border-collapse: collapse; font-size: 13.5px; font-variant-numeric: tabular-nums; }
+th, td { padding: 4px 12px 4px 0; text-align: right; border-bottom: 1px solid var(--rule); white-space: nowrap; }
+th:first-child, td:first-child, .left td { text-align: left; } th { color: var(--soft); font-weight: 600; }
+.yes { color: var(--good); font-weight: 600; } .no { color: var(--bad); font-weight: 600; }
+details { margin: 8px 0; } summary { cursor: pointer; color: var(--soft); }
+"""
+
+# Colours of the parts of the bound; gzip and zstd are the same stage.
+PARTS = {"receive": "p0", "sha256 of the blob": "p1", "hmac": "p2", "ctr": "p3", "inflate": "p4", "zstd": "p4",
+         "sha256 of the tar": "p5", "create": "p6", "write": "p7"}
+STAGE_PARTS = (("busy", "busy_ns", "o"), ("waiting for input", "wait_input_ns", "p0"),
+               ("waiting for output", "wait_output_ns", "p4"))
+MIB = 1 << 20
+
+
+def esc(text):
+    return html.escape(str(text))
+
+
+def table(head, rows, last_is_verdict=False):
+    def cell(value, last):
+        kind = {"yes": ' class="yes"', "NO": ' class="no"'}.get(value, "") if last and last_is_verdict else ""
+        return "<td%s>%s</td>" % (kind, esc(value))
+    body = "".join("<tr>%s</tr>" % "".join(cell(v, i == len(row) - 1) for i, v in enumerate(row)) for row in rows)
+    return '<div class="wide"><table><tr>%s</tr>%s</table></div>' % (
+        "".join("<th>%s</th>" % esc(h) for h in head), body)
+
+
+def card(title, *inside):
+    return '<div class="card"><h3>%s</h3>%s</div>' % (esc(title), "".join(inside))
+
+
+def key(parts):
+    return '<p class="key">%s</p>' % "".join('<i class="%s"></i>%s' % (kind, esc(name)) for name, kind in parts)
+
+
+def is_own(peer):
+    return peer.split("@")[0].startswith(figures.SUBJECT)
+
+
+def figure_chart(rows, name, axis, mark=None):
+    bars = []
+    for row in rows:
+        base = {"label": row["peer"], "own": is_own(row["peer"])}
+        if row["failed"]:
+            bars.append({**base, "value": None, "text": "failed"})
+            continue
+        s = row[name]
+        text = report.seconds(s["median"]) + " s"
+        if row["peer"] != figures.SUBJECT and row["ratio"][name]:
+            text += " · " + report.times(row["ratio"][name])
+        bars.append({**base, "value": s["median"], "low": s["min"], "high": s["max"], "text": text})
+    told = '<p class="key"><i class="dash"></i>%s</p>' % esc(mark[1]) if mark else ""
+    return chart.bars(axis, axis, bars, mark) + told
+
+
+def memory_chart(rows):
+    bars = []
+    for row in (r for r in rows if not r["failed"]):
+        rss, whole = row["peak_rss_bytes"]["median"] / MIB, row["memory_bytes"]["median"] / MIB
+        bars.append({"label": row["peer"], "own": is_own(row["peer"]), "text": "%.0f + %.0f MiB" % (rss, whole - rss),
+                     "parts": [("process", rss, "o"), ("store", whole - rss, "l")]})
+    return chart.stacks("Peak memory", "MiB", bars, lambda v: "%.0f MiB" % v) + key(
+        [("peak RSS of the largest process, with its daemon", "o"), ("most that the store held", "l")])
+
+
+def bound_chart(bound, row):
+    if not bound:
+        return '<p class="soft">Not known: there are no micro-benchmarks in this run.</p>'
+    parts = [(name, s, PARTS[name]) for name, s in bound["parts"].items()]
+    rows = [{"label": "bound", "parts": parts, "own": False, "text": report.seconds(bound["cpu_s"]) + " s"}]
+    if row:
+        cpu = row["cpu_s"]["median"]
+        rows.append({"label": figures.SUBJECT, "parts": [("CPU", cpu, "o")], "own": True,
+                     "text": "%s s · %s" % (report.seconds(cpu), report.times(row["bound_ratio"]["cpu_s"]))})
+    said = "On %d cores no less than %s s of wall: %s" % (
+        bound["cores"], report.seconds(bound["wall_s"]), "a %s share of the CPU time" % ("1/%d" % bound["cores"])
+        if bound["wall_s"] > bound["chain_s"] else "%s of the largest layer, which cannot be split" % bound["chain"])
+    if row:
+        said += "; coco-pull takes %s." % report.times(row["bound_ratio"]["wall_s"])
+    return chart.stacks("CPU against the bound", "CPU seconds", rows, lambda v: report.seconds(v) + " s") + key(
+        [(name, kind) for name, _, kind in parts]) + '<p class="soft">%s</p>' % esc(said)
+
+
+def stage_chart(row):
+    stages = ((row or {}).get("stats") or {}).get("stages")
+    if not stages:
+        return '<p class="soft">No --stats in this run.</p>'
+    rows = []
+    for name, stage in stages.items():
+        parts = [(what, stage.get(field, 0) / 1e9, kind) for what, field, kind in STAGE_PARTS]
+        rows.append({"label": name, "parts": parts, "own": False, "text": "%s s busy" % report.seconds(parts[0][1])})
+    return chart.stacks("Stages", "seconds, summed over the layers, of the last round", rows,
+                        lambda v: report.seconds(v) + " s") + key([(what, kind) for what, _, kind in STAGE_PARTS])
+
+
+def image_section(document, name):
+    image, rows = document["images"][name], [r for r in document["results"] if r["image"] == name]
+    own, bound = figures.find(document, figures.SUBJECT, name), image["bound"]
+    cards = [
+        card("Wall time", figure_chart(rows, "wall_s", "seconds", bound and (
+            bound["wall_s"], "the bound on %d cores, %s s" % (bound["cores"], report.seconds(bound["wall_s"]))))),
+        card("CPU time, all processes and the daemon", figure_chart(rows, "cpu_s", "CPU seconds", bound and (
+            bound["cpu_s"], "the bound, %s s" % report.seconds(bound["cpu_s"])))),
+        card("Peak memory", memory_chart(rows)) if any(not r["failed"] for r in rows) else "",
+        card("coco-pull's CPU time against the bound, and its stages", bound_chart(bound, own),
+             stage_chart(own)),
+    ]
+    failed = "".join("<p>%s failed: %s</p>" % (esc(r["peer"]), esc(r["failed"])) for r in rows if r["failed"])
+    title, _, rest = report.image_title(name, image).partition(": ")
+    return '<h2>%s</h2><p class="soft">%s</p>%s<div class="grid2">%s</div><details><summary>All figures</summary>%s' \
+        '</details>' % (esc(title), esc(rest), failed, "".join(cards), table(
+            report.RESULT_HEAD, [report.result_cells(r) for r in rows if not r["failed"]]))
+
+
+READING = """<p>Bars are medians of the rounds, whiskers the least and the most; × is against coco-pull. Peers run
+in turn within each round, each into an empty store, with the blobs in the server's page cache. The dashed line is the
+bound: what the stages that cannot be left out take on this machine, each alone on one core, added up; for the
+wall on all cores, shared evenly, but never less than the longest single stage of one layer. Names with @nginx
+pull from nginx, which costs the machine least; the others from docker-registry. The spin factor says how much
+two busy threads get done against one: where it is well below 2, wall times say more about the neighbours than
+about the program, and CPU times are the ones to compare.</p>"""
+
+
+def verdict(targets):
+    counts = [sum(1 for t in targets if t["holds"] is v) for v in (True, False, None)]
+    return "%d hold, %d do not; not measured: %d" % tuple(counts)
+
+
+def render(document):
+    parts = ["<h1>coco-pull against its peers</h1>", '<p class="soft">%s</p>' % esc(report.machine_line(document)),
+             '<p class="soft">%s · %d rounds · stores on %s</p>' % (
+                 esc(document["started"]), document["rounds"], esc(document["store"])), READING]
+    if document["missing"]:
+        parts.append("<p>Not there: %s.</p>" % esc("; ".join("%s (%s)" % i for i in document["missing"].items())))
+    if document.get("compare"):
+        parts += ["<h2>What changed</h2>", table(report.COMPARE_HEAD, map(report.compare_cells, document["compare"]))]
+    parts += ["<h2>At a glance</h2>", '<p class="soft">wall and CPU as a multiple of what coco-pull takes</p>',
+              table(*report.overview(document))]
+    parts += ["<h2>Targets</h2>", '<p class="soft">%s</p>' % verdict(document["targets"]),
+              table(report.TARGET_HEAD, map(report.target_cells, document["targets"]), True)]
+    parts += [image_section(document, name) for name in document["images"]]
+    parts += ["<h2>Small things</h2>"] + ["<p>%s</p>" % esc(line) for line in report.small_lines(document)]
+    parts += ["<h2>Versions</h2>", table(["peer", "version"], [v for v in document["versions"].items() if v[1]])
+              .replace("<table>", '<table class="left">')]
+    return '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"/><meta name="viewport" ' \
+        'content="width=device-width, initial-scale=1"/><title>coco-pull against its peers</title><style>%s</style>' \
+        '</head><body>%s</body></html>\n' % (STYLE, "\n".join(parts))

@@ -1,0 +1,201 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The benchmark: its arithmetic, its page, and one short run of all of it."""
+import json
+import pathlib
+import shutil
+import subprocess
+import sys
+import xml.etree.ElementTree as ET
+
+import pytest
+
+BENCH = pathlib.Path(__file__).resolve().parents[2] / "bench"
+sys.path.append(str(BENCH))
+
+import bound  # noqa: E402
+import change  # noqa: E402
+import figures  # noqa: E402
+import measure  # noqa: E402
+import page  # noqa: E402
+import peers  # noqa: E402
+import report  # noqa: E402
+
+GIB = 1 << 30
+COSTS = {"receive_s_per_gib": 0.25, "sha256_s_per_gib": 0.5, "hmac_s_per_gib": 0.5, "ctr_s_per_gib": 0.125,
+         "inflate_s_per_gib_out": 1.5, "zstd_s_per_gib_out": 1.0, "create_s_per_entry": 1e-5, "write_s_per_gib": 0.25}
+
+
+def layer(**changes):
+    return {"digest": "sha256:0", "compression": "gzip", "encrypted": False, "blob_bytes": GIB,
+            "unpacked_bytes": 2 * GIB, "data_bytes": 2 * GIB, "entries": 100000, **changes}
+
+
+def sample(wall, cpu=None, rss=20 << 20):
+    return {"wall_s": wall, "cpu_s": cpu or wall, "peak_rss_bytes": rss, "memory_bytes": 2 * rss, "store_bytes": rss,
+            "written_bytes": rss}
+
+
+def document(own=(1.0, 1.2, 1.1), other=(5.0, 7.0, 6.0)):
+    """As a run makes it: one image, coco-pull, podman, containerd that failed."""
+    doc = {
+        "schema": 1, "started": "2026-01-01T00:00:00+00:00", "rounds": len(own), "quick": False, "store": "tmpfs",
+        "machine": {"cpu": "a <CPU> & more", "cores": 2, "memory_bytes": 8 * GIB, "kernel": "6.1", "system": "Debian",
+                    "architecture": "x86_64"},
+        "versions": {"coco-pull": "1", "podman": "4"}, "missing": {"buildah": "not installed: buildah"},
+        "spin": {"before": 1.9, "after": 1.2}, "micro": {"costs": COSTS},
+        "images": {"multi:gzip": {
+            "digest": "sha256:0", "compression": "gzip", "encrypted": False, "layers": [layer()],
+            "blob_bytes": GIB, "unpacked_bytes": 2 * 10**9, "data_bytes": GIB, "entries": 1000,
+            "bound": bound.bound([layer()], COSTS, 2)}},
+        "results": [figures.result_row("coco-pull", "multi:gzip", [sample(w) for w in own]),
+                    figures.result_row("podman", "multi:gzip", [sample(w) for w in other]),
+                    figures.result_row("containerd", "multi:gzip", [], "no <room> & \"quotes\"")],
+        "startup": {"coco_pull_s": figures.summary([0.03]), "curl_s": figures.summary([0.01]), "difference_ms": 20.0},
+        "repull": {by: {"wall_s": figures.summary([0.004]), "median_ms": 4.0, "requests": n}
+                   for by, n in (("tag", 1), ("digest", 0))},
+    }
+    doc["results"][0].update(syscalls=7000, stats={"stages": {
+        "open": {"bytes": 1, "busy_ns": 10**9, "wait_input_ns": 10**8, "wait_output_ns": 0}}})
+    figures.complete(doc)
+    doc["targets"] = figures.targets(doc)
+    return doc
+
+
+def test_summary_and_ratios():
+    assert figures.summary([3, 1, 2]) == {"median": 2, "min": 1, "max": 3, "values": [3, 1, 2]}
+    assert figures.summary([1, 2])["median"] == 1.5
+    doc = document()
+    own, other, failed = doc["results"]
+    assert own["ratio"]["wall_s"] == 1 and own["syscalls_per_entry"] == 7 and own["cpu_s_per_gb"] == 0.55
+    assert other["ratio"]["wall_s"] == pytest.approx(6.0 / 1.1) and other["syscalls_per_entry"] is None
+    assert own["bound_ratio"]["cpu_s"] == pytest.approx(1.1 / doc["images"]["multi:gzip"]["bound"]["cpu_s"])
+    assert "wall_s" not in failed and figures.find(doc, "containerd", "multi:gzip") is None
+
+
+def test_bound_adds_up_the_stages():
+    got = bound.bound([layer()], COSTS, 2)
+    assert got["parts"] == {"receive": 0.25, "sha256 of the blob": 0.5, "inflate": 3.0, "sha256 of the tar": 1.0,
+                            "create": pytest.approx(1.0), "write": 0.5}
+    assert got["cpu_s"] == pytest.approx(6.25)
+    assert (got["wall_s"], got["chain"]) == (pytest.approx(3.125), "inflate")
+
+
+def test_bound_of_one_layer_is_its_longest_stage():
+    got = bound.bound([layer()], COSTS, 64)
+    assert (got["wall_s"], got["chain_s"]) == (3.0, 3.0)
+    # Creating files is shared by threads: it never bounds a layer alone.
+    assert bound.bound([layer(entries=10**9)], COSTS, 10**6)["chain"] == "inflate"
+
+
+def test_bound_of_encrypted_and_zstd_layers():
+    got = bound.bound([layer(encrypted=True, compression="zstd"), layer(compression="none")], COSTS, 2)["parts"]
+    assert (got["hmac"], got["ctr"], got["zstd"], got["sha256 of the tar"]) == (0.5, 0.125, 2.0, 2.0)
+    assert "inflate" not in got
+
+
+def test_bound_takes_what_the_blob_itself_took():
+    assert bound.bound([layer(decompress_s=0.5)], COSTS, 2)["parts"]["inflate"] == 0.5
+
+
+def test_bound_without_a_cost_is_not_known():
+    assert bound.bound([layer()], {k: v for k, v in COSTS.items() if "write" not in k}, 2) is None
+
+
+def test_targets_hold_or_not_or_were_not_measured():
+    rows = {(r["what"], r["image"]): r for r in document()["targets"]}
+    podman = rows["wall against podman", "multi:gzip"]
+    assert podman["value"] == pytest.approx(1.1 / 6) and podman["holds"] is True
+    assert rows["wall against containerd", "multi:gzip"]["holds"] is None
+    assert rows["peak RSS", "multi:gzip"]["holds"] is True
+    assert rows["re-pull by tag: requests", "tiny"]["holds"] is True
+    slow = {r["what"]: r for r in document(own=(2.0, 2.0))["targets"]}
+    assert slow["wall against podman"]["holds"] is False
+
+
+def test_compare_tells_a_change_from_noise():
+    changed = change.compare(document(), document((0.5, 0.6, 0.55), (5.0, 7.5, 6.5)))
+    rows = {(r["peer"], r["figure"]): r for r in changed}
+    own, other = rows["coco-pull", "wall_s"], rows["podman", "wall_s"]
+    assert own["ratio"] == pytest.approx(0.5) and own["apart"] is True
+    assert other["apart"] is False and ("containerd", "wall_s") not in rows
+
+
+@pytest.mark.parametrize("change_to_it", ["none", "no bound", "all failed", "compare"])
+def test_page_is_well_formed_and_stands_alone(change_to_it):
+    doc = document()
+    if change_to_it == "no bound":
+        doc["images"]["multi:gzip"]["bound"] = None
+        figures.complete(doc)
+    elif change_to_it == "all failed":
+        doc["results"] = [figures.result_row(r["peer"], r["image"], [], "failed") for r in doc["results"]]
+        doc["targets"] = figures.targets(doc)
+    elif change_to_it == "compare":
+        doc["compare"] = change.compare(document(), doc)
+    text = page.render(json.loads(json.dumps(doc)))
+    root = ET.fromstring(text.partition("\n")[2])
+    assert root.tag == "html" and root.find("body/h1") is not None
+    assert "<script" not in text and "src=" not in text and "@import" not in text and "url(" not in text
+    # A namespace is a name, not an address that anything is fetched from.
+    assert "http" not in text.replace("http://www.w3.org/2000/svg", "")
+    charts = [e for e in root.iter() if e.tag.endswith("}svg")]
+    assert len(charts) >= (2 if change_to_it == "all failed" else 4)
+    for chart in charts:
+        for bar in (e for e in chart.iter() if e.tag.endswith("}rect")):
+            assert float(bar.get("x")) + float(bar.get("width")) <= 640
+    assert ("What changed" in text) == (change_to_it == "compare")
+    assert report.text(doc)
+
+
+def test_report_names_what_failed_and_what_is_missing():
+    text = report.text(document())
+    assert 'containerd failed: no <room> & "quotes"' in text and "not there: buildah" in text
+
+
+def test_strace_total():
+    assert measure.strace_total("% time seconds usecs/call calls errors syscall\n------ ----\n"
+                                "100.00    0.011516           9      1271        34 total\n") == 1271
+    assert measure.strace_total("100.00    0.011516           9      1271           total\n") == 1271
+    assert measure.strace_total("nothing here") is None
+
+
+def test_placeholders_of_a_peer_are_quoted():
+    class Image:
+        name, encrypted, compression = "a b:gzip", False, "gzip"
+
+        def reference(self, host):
+            return host + "/" + self.name
+    peer = peers.custom("mine", "pull {reference} {other} ${HOME} to {store}")
+    job = peers.Job(Image(), "host:1", "/s t", "", "", "")
+    assert peer.command(job)[2] == "pull 'host:1/a b:gzip' {other} ${HOME} to '/s t'"
+    Image.encrypted = True
+    assert not peer.can(Image()) and peers.custom("mine", "{key}").can(Image())
+
+
+@pytest.mark.slow
+def test_run_quick(binary, work):
+    for program in ("curl", "igzip", "jq", "docker-registry"):
+        if not shutil.which(program):
+            pytest.skip("%s is not installed" % program)
+    out = subprocess.run(
+        [BENCH / "run", "--quick", "--peers", "shell,shell-verified", "--binary", binary, "--micro", "/nonexistent",
+         "--store", work, "--json", work / "out.json", "--html", work / "out.html",
+         "--peer", "mine=%s {reference} --plain-http --store {store}/s" % binary,
+         "--peer", "broken=echo this is why >&2; exit 3"], capture_output=True, text=True, check=False, timeout=120)
+    assert out.returncode == 0, out.stderr
+    doc = json.loads((work / "out.json").read_text())
+    rows = {r["peer"]: r for r in doc["results"]}
+    assert list(rows) == ["coco-pull", "shell", "shell-verified", "mine", "broken"]
+    assert rows["broken"]["failed"] == "this is why" and "bound" in doc["missing"]
+    for name in ("coco-pull", "shell", "shell-verified", "mine"):
+        assert rows[name]["failed"] is None and rows[name]["rounds"] == 2
+        assert rows[name]["cpu_s"]["median"] > 0 and rows[name]["wall_s"]["median"] > 0
+        assert rows[name]["written_bytes"]["median"] > 5_000_000
+    image = doc["images"]["tiny:gzip"]
+    assert image["entries"] >= 200 and image["unpacked_bytes"] > image["data_bytes"] > 5_000_000
+    assert rows["coco-pull"]["stats"]["stages"] and doc["startup"]["coco_pull_s"]["median"] > 0
+    if doc["repull"]["tag"]["requests"] is not None:
+        assert (doc["repull"]["tag"]["requests"], doc["repull"]["digest"]["requests"]) == (1, 0)
+    ET.fromstring((work / "out.html").read_text().partition("\n")[2])
+    assert "this is why" in out.stdout
+    # Nothing stays behind.
+    assert sorted(p.name for p in work.iterdir()) == ["out.html", "out.json"]
