@@ -5,8 +5,13 @@ import figures
 COMPARED = ("wall_s", "cpu_s", "peak_rss_bytes", "memory_bytes")
 
 
+ROUNDS_LEAST = 3
+
+
 def apart(old, new):
-    """Do the ranges of two summaries not touch? Then it is not just the noise of the rounds."""
+    """Do the ranges of two summaries not touch? Then it is not just the noise of the rounds; None: too few to say."""
+    if min(len(old["values"]), len(new["values"])) < ROUNDS_LEAST:
+        return None
     return new["max"] < old["min"] or new["min"] > old["max"]
 
 

@@ -106,14 +106,14 @@ def target_cells(row):
 
 
 TARGET_HEAD = ["target", "image", "measured", "at most", "unit", "holds"]
+COMPARE_NAMES = {"wall_s": "wall s", "cpu_s": "CPU s", "peak_rss_bytes": "RSS MiB", "memory_bytes": "RSS+store MiB"}
 COMPARE_HEAD = ["peer", "image", "figure", "old", "new", "new/old", "beyond the noise"]
 
 
 def compare_cells(row):
     show = mib if row["figure"].endswith("_bytes") else seconds
-    name = row["figure"].replace("_bytes", " MiB").replace("_s", " s").replace("_", " ")
-    return [row["peer"], row["image"], name, show(row["old"]), show(row["new"]), times(row["ratio"]),
-            "yes" if row["apart"] else "no"]
+    return [row["peer"], row["image"], COMPARE_NAMES[row["figure"]], show(row["old"]), show(row["new"]),
+            times(row["ratio"]), {True: "yes", False: "no", None: "too few rounds"}[row["apart"]]]
 
 
 def machine_line(document):

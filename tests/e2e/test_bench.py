@@ -117,7 +117,12 @@ def test_compare_tells_a_change_from_noise():
     rows = {(r["peer"], r["figure"]): r for r in changed}
     own, other = rows["coco-pull", "wall_s"], rows["podman", "wall_s"]
     assert own["ratio"] == pytest.approx(0.5) and own["apart"] is True
+    assert rows["coco-pull", "peak_rss_bytes"]["apart"] is False
     assert other["apart"] is False and ("containerd", "wall_s") not in rows
+
+
+def test_compare_wants_three_rounds():
+    assert {r["apart"] for r in change.compare(document(), document((0.5, 0.6), (50.0, 75.0)))} == {None}
 
 
 @pytest.mark.parametrize("change_to_it", ["none", "no bound", "all failed", "compare"])
