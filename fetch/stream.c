@@ -350,10 +350,11 @@ static void keep_one(struct stream *s)
 
 static void take_refusal(struct stream *s)
 {
-	const struct endpoint *e = s->endpoint;
+	struct endpoint *e = s->endpoint;
 
 	log_debug(e->log, "%s of %s/%s: a further connection was refused, going on with one", s->goal.what, e->domain,
 		  e->path);
+	e->no_ranges = e->no_ranges || s->refused_for_good;
 	pace_refused(&s->pace, s->refused_for_good);
 	s->refused = false;
 	keep_one(s);
@@ -363,8 +364,11 @@ static void take_refusal(struct stream *s)
 static void on_no_answer(void *payload)
 {
 	struct stream *s = payload;
+	const struct part *heir = s->parts->next;
 
-	s->refused = s->refused_for_good = s->endpoint->no_ranges = true;
+	s->refused = true;
+	/* it may be us who did not ask, since the host wants to be left alone for a while */
+	s->refused_for_good = heir && heir->exchange && heir->exchange->transfer;
 	want_work(s);
 }
 

@@ -390,6 +390,10 @@ static void refusals_leave_the_first_alone(void **state)
 		assert_int_equal(f.ranges, 1);
 		assert_int_equal(server_requests(&f.server), 2);
 		assert_int_equal(f.stats.bytes, BLOB_BYTES);
+		if (tricks[i] == IGNORE_RANGES || tricks[i] == LIE_ABOUT_THE_RANGE) {
+			assert_int_equal(fetch(&f), 0); /* known by now */
+			assert_int_equal(f.ranges, 1);
+		}
 		tear_down(&f);
 	}
 }
