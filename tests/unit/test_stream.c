@@ -222,6 +222,15 @@ static struct blob *open_blob(struct fixture *f)
 	return blob;
 }
 
+/* Whether another connection is worth it is found out by the clock, and a machine that is busy may have it wrong. */
+#define BUSY_MACHINE_TRIES 5u
+
+/* Sanitizers make every machine a busy one. */
+static bool keeps_up(void)
+{
+	return !getenv("COCO_PULL_SANITIZED");
+}
+
 /* Reads `most` bytes or to the end, and compares: every chunk but the last is full, and progress never goes back. */
 static int read_blob(struct fixture *f, struct blob *blob, uint64_t most, unsigned pause_us, uint64_t *total)
 {
@@ -260,24 +269,35 @@ static int fetch(struct fixture *f)
 
 /* ---- more is faster ---- */
 
+/* True when further connections were taken and helped, which needs a machine that keeps up; the content has to be right
+ * whether or not. */
+static bool several_help(void **state, enum trick trick)
+{
+	struct fixture f;
+
+	set_up(&f, state, trick);
+	uint64_t since = now_ns();
+	assert_int_equal(fetch(&f), 0);
+	uint64_t took = now_ns() - since;
+	bool help = f.connections >= 2 && took < (uint64_t)BLOB_BYTES * 1000000000 / RATE * 3 / 4;
+
+	assert_in_range(f.connections, 1, 8);
+	assert_int_equal(f.stats.bytes, BLOB_BYTES);
+	assert_in_range(f.stats.busy_ns + f.stats.wait_input_ns + f.stats.wait_output_ns, took / 2, took);
+	assert_int_equal(f.tokens, trick == ASK_FOR_A_TOKEN);
+	tear_down(&f);
+	return help || (trick != SERVE && f.connections >= 2);
+}
+
 static void parts_come_in_order(void **state)
 {
 	static const enum trick tricks[] = {SERVE, SERVE_SLOWLY_BY_TURNS, ASK_FOR_A_TOKEN};
 
 	for (size_t i = 0; i < ARRAY_LEN(tricks); i++) {
-		struct fixture f;
+		unsigned tries = 1;
 
-		set_up(&f, state, tricks[i]);
-		uint64_t since = now_ns();
-		assert_int_equal(fetch(&f), 0);
-		uint64_t took = now_ns() - since;
-		assert_in_range(f.connections, 2, 8);
-		if (tricks[i] == SERVE)
-			assert_true(took < (uint64_t)BLOB_BYTES * 1000000000 / RATE * 3 / 4);
-		assert_int_equal(f.stats.bytes, BLOB_BYTES);
-		assert_in_range(f.stats.busy_ns + f.stats.wait_input_ns + f.stats.wait_output_ns, took / 2, took);
-		assert_int_equal(f.tokens, tricks[i] == ASK_FOR_A_TOKEN);
-		tear_down(&f);
+		while (!several_help(state, tricks[i]) && keeps_up())
+			assert_in_range(++tries, 2, BUSY_MACHINE_TRIES);
 	}
 }
 
@@ -416,13 +436,16 @@ static void who_keeps_a_second_one_waiting_gets_none(void **state)
 
 static void two_are_kept_where_more_are_refused(void **state)
 {
-	struct fixture f;
+	struct fixture f = {0};
 
-	set_up(&f, state, TWO_AT_ONCE);
-	assert_int_equal(fetch(&f), 0);
-	assert_in_range(f.refused, 1, 12);
-	assert_in_range(f.connections, 2, 4);
-	tear_down(&f);
+	for (unsigned tries = 1; !f.refused && (tries == 1 || keeps_up()); tries++) {
+		assert_in_range(tries, 1, BUSY_MACHINE_TRIES);
+		set_up(&f, state, TWO_AT_ONCE);
+		assert_int_equal(fetch(&f), 0);
+		tear_down(&f);
+	}
+	assert_in_range(f.refused, keeps_up(), 12);
+	assert_in_range(f.connections, 1 + keeps_up(), 4);
 }
 
 /* Nobody else may ask for what the extra connection was told to wait for; the first one goes on meanwhile. */
