@@ -243,8 +243,8 @@ class Handler(BaseHTTPRequestHandler):
 
 
 class Storage:
-    """nginx before a DockerRegistry: blobs come from the registry's own files, `rate` (nginx's way of writing it) for each
-    request, the rest is passed on. at_once: so many requests for blobs at a time, 503 to the others."""
+    """nginx before a DockerRegistry: blobs come from the registry's own files, `rate` (nginx's way of writing it) for
+    each request, the rest is passed on. at_once: so many requests for blobs at a time, 503 to the others."""
 
     def __init__(self, registry, where, rate, at_once=None):
         self.where, self.port = str(where), free_port()

@@ -240,15 +240,14 @@ static inline void *server_accept(void *payload)
 	for (;;) {
 		int fd = accept(server->listener, NULL, NULL), on = 1;
 
-		/* or a head without a body waits for the client's delayed acknowledgement */
-		setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
-
 		if (fd < 0 && (errno == EMFILE || errno == ENFILE) && !server_stopping(server)) {
 			poll(NULL, 0, 10); /* a test took them all */
 			continue;
 		}
 		if (fd < 0)
 			return NULL;
+		/* or a head without a body waits for the client's delayed acknowledgement */
+		setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
 		pthread_mutex_lock(&server->lock);
 		if (server->stopping || server->connection_count == SERVER_CONNECTIONS) {
 			close(fd);

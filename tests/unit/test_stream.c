@@ -398,7 +398,8 @@ static void two_of_many_chunks_do(void **state)
 /* What came over the first connection is used, and the first connection is used to the end. */
 static void refusals_leave_the_first_alone(void **state)
 {
-	static const enum trick tricks[] = {IGNORE_RANGES, LIE_ABOUT_THE_RANGE, SAY_416, SAY_404, BE_UNAVAILABLE, RESET};
+	static const enum trick tricks[] = {
+		IGNORE_RANGES, LIE_ABOUT_THE_RANGE, SAY_416, SAY_404, BE_UNAVAILABLE, RESET};
 
 	/* half of them with either kind of I/O */
 	for (size_t i = is_sync(state); i < ARRAY_LEN(tricks); i += 2) {
