@@ -144,8 +144,10 @@ static int check_unpacked(const struct layer_job *job, struct cpull_error *err)
 			 (unsigned long long)job->unpack_limit, (unsigned long long)job->o.descriptor->size);
 }
 
-/* Decompresses one chunk of the blob, which stays the caller's. *filling is the output chunk that is not full yet, or NULL. */
-static int decompress_chunk(struct layer_job *job, const struct chunk *in, struct chunk **filling, struct cpull_error *err)
+/* Decompresses one chunk of the blob, which stays the caller's. *filling is the output chunk that is not full yet, or
+ * NULL. */
+static int decompress_chunk(struct layer_job *job, const struct chunk *in, struct chunk **filling,
+			    struct cpull_error *err)
 {
 	size_t room = job->o.engine->plan.chunk_bytes;
 	struct decompress_io io = {.in = in->data, .in_len = in->len};
