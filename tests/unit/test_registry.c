@@ -14,6 +14,7 @@
 #include "engine/base/limits.h"
 #include "fetch/retry.h"
 #include "fetch/source.h"
+#include "tests/unit/fetch_tests.h"
 #include "tests/unit/http_server.h"
 
 #define DIGEST "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
@@ -60,7 +61,7 @@ static void set_up(struct fixture *f, void **state, server_fn fn, server_fn othe
 	f->options = (struct source_options){.reference = &f->reference, .plain_http = true, .retries = 2,
 					     .stall_timeout_ms = 10000};
 	log_init(&f->log, keep_log, f, CPULL_LOG_DEBUG);
-	assert_int_equal(fetcher_new(*(const enum cpull_io *)*state, &f->log, &f->fetcher, NULL), 0);
+	assert_int_equal(fetcher_new(io_of(state), &f->log, &f->fetcher, NULL), 0);
 	assert_int_equal(pool_new(4096, 4, &f->pool, NULL), 0);
 	assert_int_equal(pool_share_open(f->pool, 2, 2, &f->share), 0);
 }
@@ -910,12 +911,8 @@ static void https_to_a_plain_server_is_told(void **state)
 	tear_down(&f);
 }
 
-#define EACH(fn) {.name = #fn, .test_func = fn}
-
-/* An argument names the tests to run, "*" and all. */
 int main(int argc, char **argv)
 {
-	static enum cpull_io io[] = {CPULL_IO_AUTO, CPULL_IO_SYNC};
 	static const struct CMUnitTest tests[] = {
 	    EACH(a_token_is_got_once),
 	    EACH(expired_tokens_are_renewed_in_the_middle),
@@ -942,19 +939,6 @@ int main(int argc, char **argv)
 	    EACH(unusable_options_are_errors_at_once),
 	    EACH(https_to_a_plain_server_is_told),
 	};
-	struct CMUnitTest all[2 * ARRAY_LEN(tests)];
 
-	/* the machine's own files and proxies stay out of it */
-	setenv("HOME", "/nonexistent", 1);
-	setenv("XDG_RUNTIME_DIR", "/nonexistent", 1);
-	unsetenv("XDG_CONFIG_HOME");
-	unsetenv("REGISTRY_AUTH_FILE");
-	unsetenv("http_proxy");
-	for (size_t i = 0; i < ARRAY_LEN(all); i++) {
-		all[i] = tests[i / 2];
-		all[i].initial_state = &io[i % 2];
-	}
-	if (argc > 1)
-		cmocka_set_test_filter(argv[1]);
-	return cmocka_run_group_tests(all, NULL, NULL);
+	return run_on_both_loops(tests, ARRAY_LEN(tests), argc, argv);
 }

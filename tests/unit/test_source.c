@@ -11,6 +11,7 @@
 
 #include "engine/base/limits.h"
 #include "fetch/source.h"
+#include "tests/unit/fetch_tests.h"
 #include "tests/unit/http_server.h"
 
 #define CHUNK_BYTES (64u << 10)
@@ -33,23 +34,10 @@ struct fixture {
 	struct cpull_error err;
 };
 
-static enum cpull_io io_of(void **state)
-{
-	return *(const enum cpull_io *)*state;
-}
-
-/* TEST_LOG in the environment shows what the fetch thread does. */
-static void show(enum cpull_log_level level, const char *line, void *payload)
-{
-	(void)level;
-	(void)payload;
-	fprintf(stderr, "# %llu %s\n", (unsigned long long)now_ms(), line);
-}
-
 static void set_up(struct fixture *f, void **state, server_fn fn, void *payload)
 {
 	memset(f, 0, sizeof(*f));
-	log_init(&f->log, getenv("TEST_LOG") ? show : NULL, NULL, CPULL_LOG_DEBUG);
+	log_init(&f->log, getenv("TEST_LOG") ? show_log : NULL, NULL, CPULL_LOG_DEBUG);
 	assert_int_equal(server_start(&f->server, fn, payload), 0);
 	snprintf(f->domain, sizeof(f->domain), "127.0.0.1:%u", f->server.port);
 	f->reference = (struct reference){.domain = f->domain, .path = "team/app", .tag = "1"};
@@ -889,12 +877,8 @@ static void as_many_as_can_be(void **state)
 	tear_down(&f);
 }
 
-#define EACH(fn) {.name = #fn, .test_func = fn}
-
-/* An argument names the tests to run, "*" and all. */
 int main(int argc, char **argv)
 {
-	static enum cpull_io io[] = {CPULL_IO_AUTO, CPULL_IO_SYNC};
 	static const struct CMUnitTest tests[] = {
 		EACH(manifest_comes_with_its_type),
 		EACH(blobs_stream_in_full_chunks),
@@ -923,15 +907,7 @@ int main(int argc, char **argv)
 		EACH(many_blobs_share_the_thread),
 		EACH(as_many_as_can_be),
 	};
-	struct CMUnitTest all[2 * ARRAY_LEN(tests)];
 
-	for (size_t i = 0; i < ARRAY_LEN(content); i++)
-		content[i] = (uint8_t)((i * 2654435761u) >> 13);
-	for (size_t i = 0; i < ARRAY_LEN(all); i++) {
-		all[i] = tests[i / 2];
-		all[i].initial_state = &io[i % 2];
-	}
-	if (argc > 1)
-		cmocka_set_test_filter(argv[1]);
-	return cmocka_run_group_tests(all, NULL, NULL);
+	fill_content(content, sizeof(content));
+	return run_on_both_loops(tests, ARRAY_LEN(tests), argc, argv);
 }
