@@ -34,7 +34,6 @@ struct fused_mac {
 	uint8_t pad[SHA256_BLOCK_BYTES];
 };
 
-/* With a plain layer there is neither HMAC nor ctr. */
 struct layer_cipher {
 	struct digest want;
 	struct hasher *blob;
@@ -158,7 +157,7 @@ int layer_cipher_new(const struct digest *blob_digest, const struct layer_key *k
 
 	int rc = hasher_new(blob_digest->algorithm, &cipher->blob, err);
 
-	if (!rc && key)
+	if (!rc)
 		rc = start_opening(cipher, key, err);
 	if (rc) {
 		layer_cipher_free(cipher);
@@ -177,7 +176,7 @@ static int slice_hash(struct layer_cipher *cipher, const uint8_t *data, size_t l
 
 	int rc = hasher_update(cipher->blob, data, len);
 
-	if (!rc && cipher->mac && EVP_MAC_update(cipher->mac, data, len) != 1)
+	if (!rc && EVP_MAC_update(cipher->mac, data, len) != 1)
 		rc = CPULL_ERR_INTERNAL;
 	return rc;
 }
@@ -187,7 +186,7 @@ static int slice_open(struct layer_cipher *cipher, uint8_t *data, size_t len)
 	int out_len;
 	int rc = slice_hash(cipher, data, len);
 
-	if (!rc && cipher->ctr && EVP_EncryptUpdate(cipher->ctr, data, &out_len, data, (int)len) != 1)
+	if (!rc && EVP_EncryptUpdate(cipher->ctr, data, &out_len, data, (int)len) != 1)
 		rc = CPULL_ERR_INTERNAL;
 	return rc;
 }
@@ -244,9 +243,7 @@ int layer_cipher_final(struct layer_cipher *cipher, struct cpull_error *err)
 	if (rc)
 		return error_set(err, rc, "OpenSSL could not finish the digest of the blob");
 	rc = digest_verify(&cipher->want, &got, "blob", err);
-	if (rc || !cipher->ctr)
-		return rc;
-	return check_mac(cipher, err);
+	return rc ? rc : check_mac(cipher, err);
 }
 
 void layer_cipher_free(struct layer_cipher *cipher)

@@ -26,8 +26,8 @@ MUST_CHECK int layer_key_print(const struct layer_key *key, char out[LAYER_KEY_P
 
 struct layer_cipher;
 
-/* `blob_digest` is what the descriptor promises of the bytes as fetched; key NULL means a plain layer: only the
- * digest. The key is not needed afterwards: only what is derived from it is kept, and wiped when freed. */
+/* `blob_digest` is what the descriptor promises of the bytes as fetched. The key is not needed afterwards: only what is
+ * derived from it is kept, and wiped when freed. */
 MUST_CHECK int layer_cipher_new(const struct digest *blob_digest, const struct layer_key *key,
 				struct layer_cipher **out, struct cpull_error *err);
 /* Hashes the bytes as fetched and decrypts them in place. */

@@ -107,22 +107,6 @@ static void other_digests_and_lengths(void **state)
 	layer_key_free(s.key);
 }
 
-static void a_plain_layer_is_only_hashed(void **state)
-{
-	static struct sealed s;
-	static uint8_t data[BLOB_BYTES];
-	struct cpull_error err = {0};
-
-	(void)state;
-	seal(&s, 20000, DIGEST_SHA512);
-	memcpy(data, s.cipher, s.len);
-	assert_int_equal(run(&s.digest, NULL, data, s.len, 777, NULL), 0);
-	assert_memory_equal(data, s.cipher, s.len);
-	data[19999] ^= 1;
-	assert_int_equal(run(&s.digest, NULL, data, s.len, 777, &err), CPULL_ERR_DIGEST);
-	layer_key_free(s.key);
-}
-
 static void damage_never_passes(void **state)
 {
 	static struct sealed s;
@@ -313,7 +297,6 @@ int main(void)
 		cmocka_unit_test(a_full_secure_heap_is_said),
 		cmocka_unit_test(every_chunking_gives_the_same),
 		cmocka_unit_test(other_digests_and_lengths),
-		cmocka_unit_test(a_plain_layer_is_only_hashed),
 		cmocka_unit_test(damage_never_passes),
 		cmocka_unit_test(hmac_known_answers),
 		cmocka_unit_test(counter_wraps_over_all_bytes),
