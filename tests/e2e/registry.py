@@ -20,6 +20,17 @@ def free_port():
         return s.getsockname()[1]
 
 
+def connect_when_up(port, process, name):
+    """A connection to a server that has just been started."""
+    end = time.monotonic() + 20
+    while True:
+        try:
+            return socket.create_connection(("127.0.0.1", port))
+        except OSError:
+            assert time.monotonic() < end and process.poll() is None, name + " does not start"
+            time.sleep(0.02)
+
+
 def authority(where):
     """(certificate, key) of a new CA in `where`."""
     ca, key = os.path.join(where, "ca.crt"), os.path.join(where, "ca.key")
@@ -277,14 +288,7 @@ http {
     def start(self):
         self.process = subprocess.Popen(["nginx", "-c", os.path.join(self.where, "nginx.conf"), "-p", self.where],
                                         stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        end = time.monotonic() + 20
-        while time.monotonic() < end and self.process.poll() is None:
-            try:
-                socket.create_connection(("127.0.0.1", self.port), 1).close()
-                return
-            except OSError:
-                time.sleep(0.02)
-        raise AssertionError("nginx does not start:\n" + open(os.path.join(self.where, "error.log")).read()[-2000:])
+        connect_when_up(self.port, self.process, "nginx (see %s/error.log)" % self.where).close()
 
     def requests(self):
         """[(status, bytes, value of the Range field)] of all requests so far."""
@@ -316,13 +320,7 @@ class ForwardProxy:
         self.connect().close()
 
     def connect(self):
-        end = time.monotonic() + 10
-        while True:
-            try:
-                return socket.create_connection(("127.0.0.1", self.port))
-            except OSError:
-                assert time.monotonic() < end and self.process.poll() is None, "tinyproxy does not start"
-                time.sleep(0.02)
+        return connect_when_up(self.port, self.process, "tinyproxy")
 
     def heads(self):
         """Everything that was sent, one text a connection; after a CONNECT it is TLS and says nothing."""

@@ -166,10 +166,10 @@ static void on_alarm(int number)
 static void describe(const struct trial *t)
 {
 	int len = snprintf(described, sizeof(described),
-			   "COCO_PULL_LOCKUP_SEED=%u: jobs %u, memory %llu, io %d, %s plan: %zu chunks of %zu, share %zu, "
-			   "jobs %u; %s, slow write %u, cancel after %u ms;",
-			   t->seed, t->jobs, (unsigned long long)t->memory, (int)t->io, t->forced ? "forced" : "its own",
-			   t->plan.chunk_count, t->plan.chunk_bytes, t->plan.share_max, t->plan.jobs,
+			   "COCO_PULL_LOCKUP_SEED=%u: jobs %u, memory %llu, io %d, %s plan: %zu chunks of %zu, "
+			   "share %zu, jobs %u; %s, slow write %u, cancel after %u ms;",
+			   t->seed, t->jobs, (unsigned long long)t->memory, (int)t->io,
+			   t->forced ? "forced" : "its own", t->plan.chunk_count, t->plan.chunk_bytes, t->plan.share_max, t->plan.jobs,
 			   t->layout ? "layout" : "registry", t->slow_write, t->cancel_ms);
 
 	for (size_t i = 0; i < t->pulls; i++) {
