@@ -60,7 +60,7 @@ static inline void made_item_add(struct made_registry *r, const char *digest, co
 		return;
 	must(r->item_count < MADE_ITEMS, "room for another blob");
 	r->items[r->item_count++] = (struct made_item){.digest = digest, .type = type, .data = data,
-						       .pace = pace ? *pace : (struct pace){0}};
+						       .pace = pace ? *pace : (struct made_pace){0}};
 }
 
 /* Of a layer that two images have, the first one's pace counts. paces: one a layer, or NULL. */
