@@ -12,7 +12,7 @@
 #include "tests/unit/made_image.h"
 
 /* Zero: as fast as it goes. */
-struct pace {
+struct made_pace {
 	size_t piece_bytes; /* in pieces of so many bytes, with a pause before each */
 	unsigned pause_us;
 	size_t stall_at;    /* silent for a while before this byte */
@@ -26,7 +26,7 @@ struct made_item {
 	const char *digest;
 	const char *type; /* NULL: a blob */
 	const struct bytes *data;
-	struct pace pace;
+	struct made_pace pace;
 	atomic_uint served;
 };
 
@@ -54,7 +54,7 @@ static inline struct made_item *made_item_find(struct made_registry *r, const ch
 }
 
 static inline void made_item_add(struct made_registry *r, const char *digest, const char *type,
-				 const struct bytes *data, const struct pace *pace)
+				 const struct bytes *data, const struct made_pace *pace)
 {
 	if (made_item_find(r, digest))
 		return;
@@ -65,7 +65,7 @@ static inline void made_item_add(struct made_registry *r, const char *digest, co
 
 /* Of a layer that two images have, the first one's pace counts. paces: one a layer, or NULL. */
 static inline void made_registry_add(struct made_registry *r, const char *tag, const struct made_image *image,
-				     const struct pace *paces)
+				     const struct made_pace *paces)
 {
 	must(r->tag_count < MADE_TAGS, "room for another tag");
 	snprintf(r->tags[r->tag_count].name, sizeof(r->tags[0].name), "%s", tag);
@@ -85,7 +85,7 @@ static inline void made_sleep_us(unsigned us)
 /* The bytes from `from` up to `end`, at the item's pace. */
 static inline bool made_send(struct server *server, int fd, struct made_item *item, size_t from, size_t end)
 {
-	const struct pace *pace = &item->pace;
+	const struct made_pace *pace = &item->pace;
 	bool cut = atomic_fetch_add(&item->served, 1) == 0 && pace->cut_at;
 
 	while (from < end) {

@@ -18,15 +18,17 @@
 #include "engine/engine.h"
 #include "tests/unit/made_registry.h"
 
-#define TRIALS 150u
+#define TRIALS 120u
 #define BOUND_SECONDS 60u /* some ten thousand times what a trial takes */
 #define STOCK 32u
+#define LARGE STOCK /* one more, so large that it may get several connections */
+#define LARGE_BYTES (24u << 20)
 #define IMAGE_LAYERS 12u
 #define IMAGES 2u
 
 static char scratch[] = "/tmp/cpull-lockup-XXXXXX";
 static char key_path[64], layout_path[64];
-static struct made_layer stock[STOCK];
+static struct made_layer stock[STOCK + 1];
 static struct made_registry registry;
 
 /* ---- slow writes ---- */
@@ -59,7 +61,7 @@ static const struct kind {
 	{NOISE, 1, 65536 - 512 - 1023},
 	{NOISE, 2, 300000},
 	{NOISE, 1, 2500000},
-	{ZEROS, 1, 6000000},
+	{ZEROS, 1, 4000000},
 	{ZEROS, 3, 900000},
 	{WORDS, 40, 9000},
 	{WORDS, 1, 1500000},
@@ -78,7 +80,8 @@ static void fill(enum content content, char *data, size_t len, uint32_t *seed)
 
 static void make_layer(struct made_layer *l, unsigned number, EVP_PKEY *pkey)
 {
-	const struct kind *kind = &kinds[number % ARRAY_LEN(kinds)];
+	static const struct kind large = {NOISE, 1, LARGE_BYTES};
+	const struct kind *kind = number == LARGE ? &large : &kinds[number % ARRAY_LEN(kinds)];
 	uint32_t seed = number * 7919 + 1;
 	char *data = malloc(kind->bytes + 1), name[60];
 
@@ -110,14 +113,14 @@ static int make_stock(void **state)
 	snprintf(layout_path, sizeof(layout_path), "%s/layout", scratch);
 	made_write_key(key_path, ec[0]);
 	make_layout_dirs(layout_path);
-	for (unsigned i = 0; i < STOCK; i++)
+	for (unsigned i = 0; i <= STOCK; i++)
 		make_layer(&stock[i], i, ec[0]);
 	return 0;
 }
 
 static int free_stock(void **state)
 {
-	for (unsigned i = 0; i < STOCK; i++)
+	for (unsigned i = 0; i <= STOCK; i++)
 		made_layer_free(&stock[i]);
 	free_keys(state);
 	return fs_remove_tree(AT_FDCWD, scratch, NULL);
@@ -144,12 +147,14 @@ struct trial {
 	bool forced; /* to that plan */
 	bool layout;
 	unsigned slow_write;
+	unsigned connections;
 	unsigned cancel_ms; /* after which the first pull is cancelled; 0: not */
 	size_t pulls;
 	struct one_pull pull[IMAGES];
 	char store[64];
 };
 
+static unsigned in_ranges; /* pulls that had several connections for one layer */
 static char described[1000]; /* of the trial under way, for the handler */
 
 static void on_alarm(int number)
@@ -167,10 +172,11 @@ static void describe(const struct trial *t)
 {
 	int len = snprintf(described, sizeof(described),
 			   "COCO_PULL_LOCKUP_SEED=%u: jobs %u, memory %llu, io %d, %s plan: %zu chunks of %zu, "
-			   "share %zu, jobs %u; %s, slow write %u, cancel after %u ms;",
+			   "share %zu, jobs %u; %s, slow write %u, connections %u, cancel after %u ms;",
 			   t->seed, t->jobs, (unsigned long long)t->memory, (int)t->io,
-			   t->forced ? "forced" : "its own", t->plan.chunk_count, t->plan.chunk_bytes, t->plan.share_max, t->plan.jobs,
-			   t->layout ? "layout" : "registry", t->slow_write, t->cancel_ms);
+			   t->forced ? "forced" : "its own", t->plan.chunk_count, t->plan.chunk_bytes,
+			   t->plan.share_max, t->plan.jobs, t->layout ? "layout" : "registry", t->slow_write,
+			   t->connections, t->cancel_ms);
 
 	for (size_t i = 0; i < t->pulls; i++) {
 		len += snprintf(described + len, sizeof(described) - (size_t)len, " image %zu%s, cancel at call %u:", i,
@@ -218,6 +224,8 @@ static void choose_images(struct trial *t)
 
 	for (size_t i = 0; i < count; i++)
 		layers[i] = &stock[pick(t, STOCK)];
+	if (!t->layout && one_in(t, 40))
+		layers[pick(t, (uint32_t)count)] = &stock[LARGE];
 	t->pulls = one_in(t, 3) ? 2 : 1;
 	for (size_t p = 0; p < t->pulls; p++) {
 		for (size_t i = count; p && i-- > 1;) {
@@ -233,11 +241,13 @@ static void choose_images(struct trial *t)
 	}
 }
 
-static struct pace choose_pace(struct trial *t, const struct made_layer *l)
+static struct made_pace choose_pace(struct trial *t, const struct made_layer *l)
 {
-	struct pace pace = {0};
+	struct made_pace pace = {0};
 	size_t len = l->blob.len;
 
+	if (l == &stock[LARGE]) /* so slow that more connections are tried */
+		return (struct made_pace){.piece_bytes = 65536, .pause_us = 8000};
 	switch (pick(t, 8)) {
 	case 0: /* drips */
 		pace.piece_bytes = len / 10 + 1;
@@ -276,7 +286,7 @@ static void start_registry(struct trial *t)
 	registry = (struct made_registry){0};
 	for (size_t p = 0; p < t->pulls; p++) {
 		const struct made_image *image = &t->pull[p].image;
-		struct pace paces[IMAGE_LAYERS] = {0};
+		struct made_pace paces[IMAGE_LAYERS] = {0};
 
 		for (size_t i = 0; i < image->layer_count; i++)
 			paces[i] = choose_pace(t, image->layers[i]);
@@ -299,8 +309,9 @@ static void choose(struct trial *t, uint32_t seed)
 	for (int i = 0; i < 4; i++)
 		made_random(&t->random);
 	choose_plan(t);
-	choose_images(t);
 	t->layout = one_in(t, 4);
+	choose_images(t);
+	t->connections = pick(t, 17);
 	t->slow_write = one_in(t, 4) ? 2 + pick(t, 12) : 0;
 	t->cancel_ms = one_in(t, 8) ? 1 + pick(t, 30) : 0;
 	if (!t->cancel_ms && one_in(t, 8))
@@ -341,6 +352,7 @@ static void start(struct trial *t, size_t i, struct cpull_engine *engine)
 				       .image = p->name,
 				       .platform = "linux/amd64",
 				       .plain_http = true,
+				       .connections = t->connections,
 				       .decryption_keys = keys,
 				       .decryption_key_count = 1,
 				       .progress = on_progress,
@@ -371,6 +383,7 @@ static void check_end(const struct trial *t, size_t i)
 		fail_msg("image %zu ended with %d: %s\n%s", i, rc, err.message, described);
 	if (!made_image_is_there(&p->image, cpull_pull_result(p->pull)))
 		fail_msg("image %zu is not right\n%s", i, described);
+	in_ranges += cpull_pull_result(p->pull)->stats.connections > 1;
 }
 
 static void nothing_is_left(const struct trial *t)
@@ -444,6 +457,7 @@ static void every_combination_ends_and_is_right(void **state)
 	print_message("%u trials from seed %u on\n", trials, seed);
 	for (uint32_t i = 0; i < trials; i++)
 		run_trial(seed + i);
+	print_message("%u pulls had several connections for a layer\n", in_ranges);
 }
 
 int main(void)

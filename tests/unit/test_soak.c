@@ -114,8 +114,8 @@ static int free_images(void **state)
 /* It runs while a round does, so that none of it is there when the process is measured. */
 static void start_registry(void)
 {
-	struct pace wrong[] = {{0}, {.wrong = true}}, missing[] = {{0}, {.missing = true}};
-	struct pace drip[] = {{0}, {.piece_bytes = 1000, .pause_us = 5000}};
+	struct made_pace wrong[] = {{0}, {.wrong = true}}, missing[] = {{0}, {.missing = true}};
+	struct made_pace drip[] = {{0}, {.piece_bytes = 1000, .pause_us = 5000}};
 
 	registry = (struct made_registry){0};
 	made_registry_add(&registry, "plain", &plain, NULL);
