@@ -68,10 +68,36 @@ static int make_result(struct cpull_pull *pull, struct cpull_error *err)
 
 /* ---- the pull thread ---- */
 
+/* What is recorded durable already is left as it is: a pull that finds all of it need not wait for a disk, and one that
+ * asks for less must not make it less. */
+static int write_record(struct cpull_pull *pull, const struct record *record, const struct layer_ref *refs,
+			struct cpull_error *err)
+{
+	struct store *store = pull->engine->store;
+	int rc = record_is_durable(store, record, err);
+
+	if (rc)
+		return MIN(rc, 0);
+	if (record->durable)
+		rc = store_make_durable(store, refs, record->layer_count, err);
+	return rc ? rc : record_save(store, record, err);
+}
+
 static int save_record(struct cpull_pull *pull, struct cpull_error *err)
 {
 	struct record_layer *layers = calloc(pull->layer_count, sizeof(*layers));
 	struct layer_ref *refs = calloc(pull->layer_count, sizeof(*refs));
+	struct record record = {.reference = pull->reference.name,
+				.manifest_digest = pull->resolved.manifest_digest,
+				.config_digest = pull->resolved.manifest.config.digest,
+				.platform = pull->resolved.platform,
+				.wanted = pull->wanted,
+				.manifest = pull->resolved.manifest_text.data,
+				.config = pull->resolved.config_text.data,
+				.pulled_at = time(NULL),
+				.durable = pull->engine->durable,
+				.layers = layers,
+				.layer_count = pull->layer_count};
 	int rc = layers && refs ? 0 : error_nomem(err);
 
 	for (size_t i = 0; !rc && i < pull->layer_count; i++) {
@@ -85,23 +111,8 @@ static int save_record(struct cpull_pull *pull, struct cpull_error *err)
 						  .size = l->desc->size,
 						  .encrypted = l->desc->encrypted};
 	}
-	if (!rc && pull->engine->durable)
-		rc = store_make_durable(pull->engine->store, refs, pull->layer_count, err);
-	if (!rc) {
-		struct record record = {.reference = pull->reference.name,
-					.manifest_digest = pull->resolved.manifest_digest,
-					.config_digest = pull->resolved.manifest.config.digest,
-					.platform = pull->resolved.platform,
-					.wanted = pull->wanted,
-					.manifest = pull->resolved.manifest_text.data,
-					.config = pull->resolved.config_text.data,
-					.pulled_at = time(NULL),
-					.durable = pull->engine->durable,
-					.layers = layers,
-					.layer_count = pull->layer_count};
-
-		rc = record_save(pull->engine->store, &record, err);
-	}
+	if (!rc)
+		rc = write_record(pull, &record, refs, err);
 	free(layers);
 	free(refs);
 	return rc;

@@ -182,6 +182,30 @@ void record_free(struct record *record)
 	*record = (struct record){0};
 }
 
+static bool same_image(const struct record *a, const struct record *b)
+{
+	bool same = strcmp(a->manifest_digest, b->manifest_digest) == 0 && strcmp(a->wanted, b->wanted) == 0 &&
+		    a->layer_count == b->layer_count;
+
+	for (size_t i = 0; same && i < a->layer_count; i++)
+		same = strcmp(a->layers[i].key, b->layers[i].key) == 0;
+	return same;
+}
+
+int record_is_durable(struct store *store, const struct record *record, struct cpull_error *err)
+{
+	struct record have;
+	int rc = record_load(store, record->reference, &have, err);
+
+	if (rc <= 0)
+		return rc;
+	rc = have.durable && same_image(&have, record);
+	for (size_t i = 0; rc > 0 && i < have.layer_count; i++)
+		rc = store_layer_durable(store, have.layers[i].key, err);
+	record_free(&have);
+	return rc;
+}
+
 int record_remove(struct store *store, const char *reference, struct cpull_error *err)
 {
 	char name[RECORD_NAME_BYTES];

@@ -41,6 +41,9 @@ MUST_CHECK int record_load(struct store *store, const char *reference, struct re
 /* The same by file name in images/. */
 MUST_CHECK int record_load_file(struct store *store, const char *name, struct record *out, struct cpull_error *err);
 void record_free(struct record *record);
+/* Is the same recorded already so that it outlives a reboot, layers included? Only the time may be another one. 1, 0 or
+ * an error. */
+MUST_CHECK int record_is_durable(struct store *store, const struct record *record, struct cpull_error *err);
 /* Removes the record's file. The store must be locked exclusive. */
 MUST_CHECK int record_remove(struct store *store, const char *reference, struct cpull_error *err);
 /* Are all layers there and trusted? 1, 0 or an error. Pins them into refs[0…layer_count) when refs is not NULL;

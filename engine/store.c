@@ -595,6 +595,15 @@ int store_make_durable(struct store *store, const struct layer_ref *refs, size_t
 	return 0;
 }
 
+int store_layer_durable(struct store *store, const char *key, struct cpull_error *err)
+{
+	CLEANUP_FD int fd = fs_open_dir(store->layers_fd, key);
+
+	if (fd < 0)
+		return store_is_absent(errno) ? 0 : layer_error(store, key, errno, err);
+	return has_durable_mark(store, fd, key, err);
+}
+
 int store_layer_remove(struct store *store, const char *key, struct cpull_error *err)
 {
 	CLEANUP_FD int fd = fs_open_dir(store->layers_fd, key);

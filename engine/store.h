@@ -108,6 +108,8 @@ void store_stage_drop(struct store *store, struct stage *stage);
 /* Syncs everything written so far and marks the layers as durable. */
 MUST_CHECK int store_make_durable(struct store *store, const struct layer_ref *refs, size_t count,
 				  struct cpull_error *err);
+/* Has it that mark? 1, 0 or an error. */
+MUST_CHECK int store_layer_durable(struct store *store, const char *key, struct cpull_error *err);
 
 /* ---- shared by records and mounts ---- */
 
