@@ -77,6 +77,12 @@ static inline void made_add_file(struct made_layer *l, const char *name, const v
 	add_entry(&l->tar, '0', name, "", data, len);
 }
 
+/* To be added first. A layer without it takes its root's attributes from those below it, and waits for them. */
+static inline void made_add_root(struct made_layer *l)
+{
+	add_entry(&l->tar, '5', "./", "", "", 0);
+}
+
 static inline void made_reserve(struct bytes *out, size_t room)
 {
 	out->data = malloc(room);

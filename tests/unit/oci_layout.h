@@ -42,7 +42,8 @@ static inline void write_file(const char *path, const void *data, size_t len)
 	must(f && fwrite(data, 1, len, f) == len && !fclose(f), path);
 }
 
-/* One entry of a ustar archive; `type` is '0' for a file of len bytes, '1' for a hard link to `link`. */
+/* One entry of a ustar archive; `type` is '0' for a file of len bytes, '1' for a hard link to `link`, '5' for a
+ * directory. */
 static inline void add_entry(struct bytes *tar, char type, const char *name, const char *link, const void *data,
 			     size_t len)
 {
@@ -51,7 +52,7 @@ static inline void add_entry(struct bytes *tar, char type, const char *name, con
 	unsigned sum = 0;
 
 	snprintf(header, 100, "%s", name);
-	snprintf(header + 100, 8, "%07o", 0644);
+	snprintf(header + 100, 8, "%07o", type == '5' ? 0755 : 0644);
 	snprintf(header + 108, 8, "%07o", 0);
 	snprintf(header + 116, 8, "%07o", 0);
 	snprintf(header + 124, 12, "%011zo", len);

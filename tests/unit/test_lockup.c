@@ -86,6 +86,8 @@ static void make_layer(struct made_layer *l, unsigned number, EVP_PKEY *pkey)
 	char *data = malloc(kind->bytes + 1), name[60];
 
 	must(data, "memory");
+	if (number % 2)
+		made_add_root(l);
 	for (size_t i = 0; i < kind->files; i++) {
 		fill(kind->content, data, kind->bytes, &seed);
 		/* a directory that is only implied makes the layer wait for those below it */

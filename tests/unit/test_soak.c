@@ -61,6 +61,8 @@ static void make_layer(unsigned number)
 	must(data, "memory");
 	for (size_t i = 0; i < len; i++)
 		data[i] = (char)(i % 3 ? made_random(&seed) : 0);
+	if (number % 2)
+		made_add_root(l);
 	for (unsigned i = 0; i < 3; i++) {
 		snprintf(name, sizeof(name), "%slayer%u-file%u", number == 2 ? "implied/" : "", number, i);
 		made_add_file(l, name, data, len / (i + 1));
