@@ -298,6 +298,8 @@ static void start_registry(struct trial *t)
 
 	const struct made_layer *bad = t->pull[0].image.layers[pick(t, (uint32_t)t->pull[0].image.layer_count)];
 
+	/* empty layers are all the same to the store, whatever their blobs: one of them is enough */
+	damage = damage && bad->file_count;
 	if (damage)
 		made_item_find(&registry, bad->digest)->pace.wrong = true;
 	for (size_t p = 0; p < t->pulls; p++)
