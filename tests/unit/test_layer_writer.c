@@ -8,6 +8,8 @@
 #include <linux/magic.h>
 #include <sys/vfs.h>
 
+#include "engine/base/limits.h"
+
 static char base[] = "/tmp/layer-writer-XXXXXX";
 
 static int fresh(void **state)
@@ -472,6 +474,25 @@ static void bad_names(void **state)
 	}
 }
 
+/* Default ACLs of directories, each another one and as long as an attribute can be. */
+static void more_acls_than_are_kept(void **state)
+{
+	static uint8_t acl[LIMIT_XATTR_VALUE_BYTES];
+	struct bytes t = {0};
+	char name[16];
+
+	(void)state;
+	for (unsigned i = 0; i < LIMIT_ACL_BYTES / sizeof(acl); i++) {
+		memset(acl, (int)i, sizeof(acl));
+		snprintf(name, sizeof(name), "d%u", i);
+		tar_xattr(&t, "system.posix_acl_default", acl, sizeof(acl));
+		ADD_DIR(&t, .name = name);
+	}
+	struct outcome out = WRITE_FAILS("acls", &t, CPULL_ERR_LIMIT);
+
+	assert_non_null(strstr(out.err.message, "ACLs"));
+}
+
 static void limits(void **state)
 {
 	struct bytes t = {0};
@@ -502,6 +523,7 @@ static void limits(void **state)
 
 	ADD(&t, .name = "a");
 	ADD(&t, .name = "b");
+	/* what LIMIT_LAYER_ENTRIES is unless it is given */
 	WRITE_OK("l2", &t, .max_entries = 2);
 	ADD(&t, .name = "a");
 	ADD(&t, .name = "b");
@@ -762,7 +784,8 @@ static int run_group(const char *name)
 	const struct CMUnitTest tests[] = {
 		T(entries_become_files), T(host_settings_do_not_matter), T(directory_attributes_come_last),
 		T(sizes_and_holes), T(xattrs), T(last_entry_wins), T(hard_links), T(bad_hard_links),
-		T(many_links_become_copies), T(nothing_gets_out), T(bad_names), T(limits), T(whiteouts),
+		T(many_links_become_copies), T(nothing_gets_out), T(bad_names), T(limits),
+		T(more_acls_than_are_kept), T(whiteouts),
 		T(opaque_in_any_order), T(whiteouts_are_remembered), T(aufs_leftovers), T(odd_names),
 		T(any_cut_gives_the_same), T(shared_vectors),
 	};

@@ -482,6 +482,61 @@ static void too_many_lower_layers(void **state)
 	close(dir);
 }
 
+/* Hard links to what no layer has: their number, and the text of their names. */
+static void more_loose_links_than_are_kept(void **state)
+{
+	struct bytes t = {0};
+	char name[16], target[4000];
+
+	(void)state;
+	for (unsigned i = 0; i <= LIMIT_LOOSE_LINKS; i++) {
+		snprintf(name, sizeof(name), "h%u", i);
+		ADD_LINK(&t, name, "missing");
+	}
+	struct outcome out = WRITE_FAILS("l", &t, CPULL_ERR_LIMIT, .tie = true);
+
+	assert_non_null(strstr(out.err.message, "hard links"));
+	memset(target, 'x', sizeof(target));
+	for (size_t i = 200; i < sizeof(target); i += 200)
+		target[i] = '/';
+	target[sizeof(target) - 1] = 0;
+	for (unsigned i = 0; i <= LIMIT_LOOSE_LINK_BYTES / sizeof(target); i++) {
+		struct bytes record = {0};
+
+		pax_record(&record, "linkpath", target, strlen(target));
+		tar_pax(&t, &record);
+		bytes_free(&record);
+		snprintf(name, sizeof(name), "h%u", i);
+		ADD_LINK(&t, name, "");
+	}
+	out = WRITE_FAILS("m", &t, CPULL_ERR_LIMIT, .tie = true);
+	assert_non_null(strstr(out.err.message, "hard links"));
+}
+
+/* LIMIT_SYMLINK_HOPS links in a row are followed, one more is not. */
+static void more_symlinks_than_are_followed(void **state)
+{
+	struct bytes t = {0};
+	char name[16], to[16];
+
+	(void)state;
+	ADD_DIR(&t, .name = "s0");
+	for (unsigned i = 1; i <= LIMIT_SYMLINK_HOPS + 1; i++) {
+		snprintf(name, sizeof(name), "s%u", i);
+		snprintf(to, sizeof(to), "s%u", i - 1);
+		ADD_SYMLINK(&t, name, to);
+	}
+	layer(&t);
+	snprintf(name, sizeof(name), "s%u/f", LIMIT_SYMLINK_HOPS);
+	ADD(&t, .name = name, .data = "found");
+	layer(&t);
+	view();
+	assert_true(has_content("view/s0/f", "found"));
+	snprintf(name, sizeof(name), "s%u/f", LIMIT_SYMLINK_HOPS + 1);
+	ADD(&t, .name = name, .data = "lost");
+	layer_fails(&t, CPULL_ERR_UNSUPPORTED);
+}
+
 static void no_descriptor_is_left(void **state)
 {
 	unsigned before = count_fds();
@@ -514,6 +569,8 @@ static int run_group(const char *name)
 	    T(an_opaque_root_hides_everything),
 	    T(hard_links_into_lower_layers),
 	    T(too_many_lower_layers),
+	    T(more_loose_links_than_are_kept),
+	    T(more_symlinks_than_are_followed),
 	    T(no_descriptor_is_left),
 	};
 

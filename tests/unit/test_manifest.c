@@ -159,7 +159,7 @@ static const struct change manifest_changes[] = {
 	{":11,", ":null,", CPULL_ERR_MANIFEST},
 	{"\"size\":7", "\"x\":7", CPULL_ERR_MANIFEST},
 	{":11,", ":1099511627776,", 0},
-	{":11,", ":1099511627777,", CPULL_ERR_LIMIT},
+	{":11,", ":1099511627777,", CPULL_ERR_LIMIT}, /* LIMIT_BLOB_BYTES + 1 */
 	{":7}", ":4194304}", 0},
 	{":7}", ":4194305}", CPULL_ERR_LIMIT},
 	{":7}", ":3221225472}", CPULL_ERR_LIMIT},

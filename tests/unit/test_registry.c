@@ -368,6 +368,7 @@ static bool bad_token_server(struct server *server, int fd, const struct request
 	return server_reply(server, fd, 401, "", "{}");
 }
 
+/* LIMIT_TOKEN_BYTES, by a server that never stops; and one that refuses. */
 static void bad_token_servers_are_errors(void **state)
 {
 	struct fixture f;
@@ -899,6 +900,32 @@ static void unusable_options_are_errors_at_once(void **state)
 	tear_down(&f);
 }
 
+/* In one file, or in all. */
+static void more_certificates_than_are_read(void **state)
+{
+	struct fixture f;
+	char dir[] = "/tmp/test_registry.XXXXXX";
+
+	set_up(&f, state, content, NULL);
+	assert_non_null(mkdtemp(dir));
+	f.options.cert_dir = dir;
+	CLEANUP_FREE char *one = format_string("%s/one.crt", dir), *two = format_string("%s/two.crt", dir);
+
+	assert_int_equal(close(creat(one, 0600)), 0);
+	assert_int_equal(truncate(one, LIMIT_ROOTS_BYTES + 1), 0);
+	assert_int_equal(source_open(f.fetcher, &f.options, &f.source, &f.err), CPULL_ERR_LIMIT);
+	assert_int_equal(close(creat(two, 0600)), 0);
+	assert_int_equal(truncate(one, LIMIT_ROOTS_BYTES / 2), 0);
+	assert_int_equal(truncate(two, LIMIT_ROOTS_BYTES / 2), 0);
+	assert_int_equal(source_open(f.fetcher, &f.options, &f.source, &f.err), CPULL_ERR_LIMIT);
+	assert_non_null(strstr(f.err.message, "certificates"));
+	assert_int_equal(unlink(one), 0);
+	assert_int_equal(unlink(two), 0);
+	assert_int_equal(rmdir(dir), 0);
+	f.source = NULL;
+	tear_down(&f);
+}
+
 static void https_to_a_plain_server_is_told(void **state)
 {
 	struct fixture f;
@@ -937,6 +964,7 @@ int main(int argc, char **argv)
 	    EACH(a_registry_that_comes_back_is_waited_for),
 	    EACH(own_urls_get_no_credentials),
 	    EACH(unusable_options_are_errors_at_once),
+	    EACH(more_certificates_than_are_read),
 	    EACH(https_to_a_plain_server_is_told),
 	};
 

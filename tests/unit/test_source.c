@@ -456,6 +456,7 @@ static bool many_headers(struct server *server, int fd, const struct request *re
 	return false;
 }
 
+/* LIMIT_HEADER_BYTES, in lines of a fraction of it. */
 static void headers_are_cut_at_their_limit(void **state)
 {
 	struct fixture f;
@@ -468,6 +469,7 @@ static void headers_are_cut_at_their_limit(void **state)
 	tear_down(&f);
 }
 
+/* LIMIT_ERROR_BODY_BYTES: the server never stops, and is not listened to for ever. */
 static void error_bodies_are_cut_at_their_limit(void **state)
 {
 	struct fixture f;

@@ -279,7 +279,7 @@ static void size_and_mtime_fields(void **state)
 		int code;
 	} sizes[] = {
 		{"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff", CPULL_ERR_TAR},
-		{"\x80\0\0\0\0\0\x08\0\0\0\0\x01", CPULL_ERR_LIMIT}, /* 2^43 + 1 */
+		{"\x80\0\0\0\0\0\x08\0\0\0\0\x01", CPULL_ERR_LIMIT}, /* LIMIT_FILE_BYTES + 1 */
 		{"\x80\0\0\0\x7f\xff\xff\xff\xff\xff\xff\xff", CPULL_ERR_LIMIT},
 		{"\xbf\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff", CPULL_ERR_TAR},
 		{"12345678901x", CPULL_ERR_TAR},

@@ -607,7 +607,7 @@ static void sparse_text_maps(void **state)
 		{"-1\n", 0, CPULL_ERR_TAR},
 		{"1\n5\n3", 3, CPULL_ERR_TAR},
 		{"2\n5\n3\n", 3, CPULL_ERR_TAR},
-		{"65537\n", 0, CPULL_ERR_LIMIT},
+		{"65537\n", 0, CPULL_ERR_LIMIT}, /* LIMIT_SPARSE_CHUNKS + 1 */
 		{"9999999999999999999\n", 0, CPULL_ERR_TAR},
 		{"1\n999999999999999999\n3\n", 3, CPULL_ERR_TAR},
 	};
