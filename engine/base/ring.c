@@ -5,7 +5,8 @@
  *
  * Kernel facts it leans on: completions beyond the completion queue are kept by the kernel (IORING_FEAT_NODROP,
  * 5.5) and flushed at the next enter, so none is lost; a poll that is removed still completes (-ECANCELED), so a slot
- * is reused only after that completion was seen; ring memory is charged to RLIMIT_MEMLOCK before 5.12.
+ * is reused only after that completion was seen; ring memory is charged to RLIMIT_MEMLOCK by some (before 5.12, and
+ * 6.18), registered memory by all, unless the process has CAP_IPC_LOCK.
  */
 #include "engine/base/ring.h"
 
@@ -44,6 +45,7 @@ struct ring {
 	unsigned count;
 	unsigned pending; /* slots not free */
 	struct slot *slots;
+	struct iovec registered; /* buffer 0 of the kernel's table, or empty */
 	struct pollfd *pollfds; /* fallback: one a slot and one for wake_fd */
 };
 
@@ -70,7 +72,8 @@ static bool probe_ops(struct io_uring *io)
 	struct io_uring_probe *probe = io_uring_get_probe_ring(io);
 	bool ok = probe && io_uring_opcode_supported(probe, IORING_OP_POLL_ADD) &&
 		  io_uring_opcode_supported(probe, IORING_OP_POLL_REMOVE) &&
-		  io_uring_opcode_supported(probe, IORING_OP_WRITE) && (io->features & IORING_FEAT_NODROP) &&
+		  io_uring_opcode_supported(probe, IORING_OP_WRITE) &&
+		  io_uring_opcode_supported(probe, IORING_OP_WRITE_FIXED) && (io->features & IORING_FEAT_NODROP) &&
 		  (io->features & IORING_FEAT_EXT_ARG);
 
 	if (probe)
@@ -240,14 +243,38 @@ void ring_poll_cancel(struct ring *ring, uint64_t token)
 	io_uring_submit(&ring->io);
 }
 
+int ring_register(struct ring *ring, const struct iovec *memory)
+{
+	assert(!ring->registered.iov_len);
+	if (!ring->uring)
+		return -ENOSYS;
+
+	int rc = io_uring_register_buffers(&ring->io, memory, 1);
+
+	if (rc == 0)
+		ring->registered = *memory;
+	return MIN(rc, 0);
+}
+
+static bool is_registered(const struct ring *ring, const uint8_t *data, size_t len)
+{
+	const uint8_t *start = ring->registered.iov_base, *end = start + ring->registered.iov_len;
+
+	return start && data >= start && data < end && len <= (size_t)(end - data);
+}
+
 static int queue_write(struct ring *ring, struct slot *slot)
 {
 	struct io_uring_sqe *sqe = get_sqe(ring);
+	const uint8_t *data = slot->data + slot->done;
+	unsigned len = (unsigned)MIN(slot->left, (size_t)1 << 30);
 
 	if (!sqe)
 		return CPULL_ERR_INTERNAL;
-	io_uring_prep_write(sqe, slot->fd, slot->data + slot->done, (unsigned)MIN(slot->left, (size_t)1 << 30),
-			    slot->offset + slot->done);
+	if (is_registered(ring, data, len))
+		io_uring_prep_write_fixed(sqe, slot->fd, data, len, slot->offset + slot->done, 0);
+	else
+		io_uring_prep_write(sqe, slot->fd, data, len, slot->offset + slot->done);
 	io_uring_sqe_set_data64(sqe, slot_index(ring, slot));
 	return 0;
 }

@@ -7,6 +7,8 @@
 #ifndef BASE_RING_H
 #define BASE_RING_H
 
+#include <sys/uio.h>
+
 #include "engine/base/util.h"
 
 struct ring;
@@ -31,6 +33,11 @@ bool ring_is_uring(const struct ring *ring);
 MUST_CHECK int ring_poll(struct ring *ring, int fd, short events, uint64_t token);
 /* Forgets the poll; no event for the token comes after this returns. Must be called before fd is closed. */
 void ring_poll_cancel(struct ring *ring, uint64_t token);
+
+/* Lets the kernel keep hold of memory that writes come from, so that it need not look up and pin pages for each: once a
+ * ring, at most 1 GiB. All of it is resident from then on until the ring is freed, which must be before the memory is,
+ * and charged to RLIMIT_MEMLOCK. 0, or -errno: writes work all the same. */
+MUST_CHECK int ring_register(struct ring *ring, const struct iovec *memory);
 
 /* Writes buf at offset; the buffer and fd must live until the event came. Short writes are completed inside, so an
  * event has the whole length or an error. */

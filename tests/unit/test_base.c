@@ -207,6 +207,40 @@ static void ring_writes_and_polls(enum cpull_io io)
 	close(fd);
 }
 
+/* From registered memory, from elsewhere, and across the border. */
+static void ring_registered_memory(void **state)
+{
+	static const size_t starts[] = {0, 4096, 8191, 8192, 4097};
+	uint8_t *memory = aligned_alloc(4096, 16384), back[4096];
+	const struct iovec registered = {.iov_base = memory, .iov_len = 8192};
+	char path[] = "/tmp/ring-XXXXXX";
+	struct ring *ring;
+	struct ring_event ev[8];
+
+	(void)state;
+	assert_non_null(memory);
+	for (size_t i = 0; i < 16384; i++)
+		memory[i] = (uint8_t)(i * 7 ^ i >> 8);
+	for (enum cpull_io io = CPULL_IO_AUTO; io <= CPULL_IO_SYNC; io++) {
+		CLEANUP_FD int fd = mkstemp(path);
+
+		unlink(path);
+		strcpy(path + strlen(path) - 6, "XXXXXX");
+		if (ring_new(io, 4, &ring, NULL)) /* io_uring is refused here */
+			continue;
+		assert_int_equal(ring_register(ring, &registered), ring_is_uring(ring) ? 0 : -ENOSYS);
+		for (size_t i = 0; i < ARRAY_LEN(starts); i++) {
+			assert_int_equal(ring_write(ring, fd, memory + starts[i], 4096, i * 4096, i), 0);
+			assert_int_equal(ring_wait(ring, -1, ev, 8), 1);
+			assert_int_equal(ev[0].result, 4096);
+			assert_int_equal(pread(fd, back, 4096, (off_t)i * 4096), 4096);
+			assert_memory_equal(back, memory + starts[i], 4096);
+		}
+		ring_free(ring);
+	}
+	free(memory);
+}
+
 static void ring_auto(void **state)
 {
 	(void)state;
@@ -228,6 +262,7 @@ int main(void)
 		cmocka_unit_test(pool_keeps_its_promises),
 		cmocka_unit_test(queue_hands_over_in_order),
 		cmocka_unit_test(cancel_wakes_a_waiter),
+		cmocka_unit_test(ring_registered_memory),
 		cmocka_unit_test(ring_auto),
 		cmocka_unit_test(ring_sync),
 	};
