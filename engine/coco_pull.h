@@ -208,7 +208,7 @@ struct cpull_stats {
 	uint64_t peak_rss_bytes;  /* of the whole process */
 	struct cpull_stage_stats open;  /* digest, HMAC, decrypt, decompress */
 	struct cpull_stage_stats write; /* diff_id, tar, files */
-	const char *io;           /* "uring" or "sync": what bulk writes used */
+	const char *io;           /* what bulk writes used: "sync", "uring", "uring+direct" (past the page cache) */
 	struct cpull_stage_stats fetch; /* all that came from the network, even twice; busy: handing it on */
 	uint32_t connections;     /* the most that worked on one layer at once, 0 without a registry */
 };

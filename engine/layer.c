@@ -434,13 +434,20 @@ static void add_stage(struct cpull_stage_stats *sum, const struct cpull_stage_st
 	sum->wait_output_ns += one->wait_output_ns;
 }
 
+/* What most can be said of all layers. */
+static const char *better_io(const char *io, enum bulk_way way)
+{
+	if (io && (way == BULK_SYNC || strcmp(io, bulk_way_text(BULK_URING_DIRECT)) == 0))
+		return io;
+	return bulk_way_text(way);
+}
+
 void layer_job_add_stats(const struct layer_job *job, struct cpull_stats *stats)
 {
 	stats->bytes_fetched += job->fetched;
 	stats->bytes_unpacked += job->write_stats.bytes;
 	stats->entries += job->written.entries;
-	if (job->written.uring)
-		stats->io = "uring";
+	stats->io = better_io(stats->io, job->written.bulk_way);
 	stats->connections = MAX(stats->connections, job->connections);
 	add_stage(&stats->fetch, &job->fetch_stats);
 	add_stage(&stats->open, &job->open_stats);

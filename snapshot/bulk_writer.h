@@ -12,11 +12,23 @@
 
 /* From here on a file is one for the bulk writer. */
 #define BULK_BYTES (1u << 20)
+/* And from here on its data may go past the page cache. */
+#define DIRECT_BYTES (1u << 20)
 
 struct bulk_writer;
 
-/* dirfd is a directory of the file system that is written to. io as in layer_writer_options. */
-MUST_CHECK int bulk_writer_new(int dirfd, enum cpull_io io, struct bulk_writer **out, struct cpull_error *err);
+struct bulk_writer_options {
+	int dirfd; /* a directory of the file system that is written to, looked at by bulk_writer_new() only */
+	enum cpull_io io;
+	struct log *log;
+};
+
+/* How data was written, each better than the one before. */
+enum bulk_way { BULK_SYNC, BULK_URING, BULK_URING_DIRECT };
+
+/* CPULL_IO_URING is an error where the kernel refuses io_uring. */
+MUST_CHECK int bulk_writer_new(const struct bulk_writer_options *options, struct bulk_writer **out,
+			       struct cpull_error *err);
 /* Lets go of chunks; no write is under way after it. */
 void bulk_writer_free(struct bulk_writer *writer);
 
@@ -31,7 +43,9 @@ MUST_CHECK int bulk_writer_yield(struct bulk_writer *writer, struct cpull_error 
 /* Waits for the file's data. */
 MUST_CHECK int bulk_writer_end(struct bulk_writer *writer, struct cpull_error *err);
 
-/* Did data go through io_uring? */
-bool bulk_writer_used_uring(const struct bulk_writer *writer);
+/* The best way that was taken so far. */
+enum bulk_way bulk_writer_way(const struct bulk_writer *writer);
+/* "sync", "uring", "uring+direct" */
+const char *bulk_way_text(enum bulk_way way);
 
 #endif

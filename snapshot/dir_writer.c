@@ -18,7 +18,6 @@
 
 #include "engine/base/error.h"
 #include "engine/base/fs.h"
-#include "snapshot/bulk_writer.h"
 
 #define COPY_BYTES (128u << 10)
 /* What the kernel's device numbers hold; beyond, they would be cut, 4096:0 to 0:0 for one. */
@@ -42,7 +41,8 @@ int dir_writer_new(struct tree *tree, enum cpull_io io, struct dir_writer **out,
 	writer->tree = tree;
 	writer->fd = -1;
 
-	int rc = bulk_writer_new(tree->root.fd, io, &writer->bulk, err);
+	const struct bulk_writer_options bulk = {.dirfd = tree->root.fd, .io = io, .log = tree->notes.log};
+	int rc = bulk_writer_new(&bulk, &writer->bulk, err);
 
 	if (rc) {
 		free(writer);
@@ -68,9 +68,13 @@ bool dir_writer_is_open(const struct dir_writer *writer)
 	return writer->fd >= 0;
 }
 
-bool dir_writer_used_uring(const struct dir_writer *writer)
+enum bulk_way dir_writer_end_files(struct dir_writer *writer)
 {
-	return bulk_writer_used_uring(writer->bulk);
+	enum bulk_way way = bulk_writer_way(writer->bulk);
+
+	assert(writer->fd < 0);
+	bulk_writer_free(STEAL(writer->bulk));
+	return way;
 }
 
 /* ---- regular files ---- */
@@ -93,7 +97,7 @@ int dir_writer_data(struct dir_writer *writer, struct chunk *chunk, const struct
 
 int dir_writer_yield(struct dir_writer *writer, struct cpull_error *err)
 {
-	return bulk_writer_yield(writer->bulk, err);
+	return writer->is_bulk ? bulk_writer_yield(writer->bulk, err) : 0;
 }
 
 int dir_writer_open(struct dir_writer *writer, struct tree_place at, const char *name,

@@ -5,7 +5,7 @@
 #ifndef SNAPSHOT_DIR_WRITER_H
 #define SNAPSHOT_DIR_WRITER_H
 
-#include "engine/base/pool.h"
+#include "snapshot/bulk_writer.h"
 #include "snapshot/tree.h"
 
 struct dir_writer;
@@ -46,7 +46,8 @@ MUST_CHECK int dir_writer_copy(struct dir_writer *writer, int from_fd, const cha
 MUST_CHECK int dir_writer_restat(struct dir_writer *writer, struct tree_place at, const char *name,
 				 const struct stat *st, const struct tar_entry *entry, struct cpull_error *err);
 
-/* Did bulk data go through io_uring? */
-bool dir_writer_used_uring(const struct dir_writer *writer);
+/* No more files will be opened: gives back what only they need, and says the best way that large ones were written
+ * by. */
+enum bulk_way dir_writer_end_files(struct dir_writer *writer);
 
 #endif

@@ -341,7 +341,7 @@ int layer_writer_finish(struct layer_writer *writer, struct layer_writer_stats *
 		return rc;
 	/* it may wait long for the layers below */
 	tree_close_cache(writer->tree);
-	writer->stats.uring = dir_writer_used_uring(writer->files);
+	writer->stats.bulk_way = dir_writer_end_files(writer->files);
 	if (out)
 		*out = writer->stats;
 	return 0;

@@ -8,8 +8,7 @@
 #ifndef SNAPSHOT_LAYER_WRITER_H
 #define SNAPSHOT_LAYER_WRITER_H
 
-#include "engine/base/log.h"
-#include "engine/base/pool.h"
+#include "snapshot/bulk_writer.h"
 
 struct layer_writer;
 
@@ -23,7 +22,7 @@ struct layer_writer_options {
 struct layer_writer_stats {
 	uint64_t entries;
 	uint64_t file_bytes;
-	bool uring; /* bulk writes went through io_uring */
+	enum bulk_way bulk_way; /* the best that bulk writes went by */
 };
 
 MUST_CHECK int layer_writer_new(const struct layer_writer_options *options, struct layer_writer **out,
