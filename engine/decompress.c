@@ -250,7 +250,7 @@ static int check_window(const struct decompress *d, uint64_t window, struct cpul
 		    err, CPULL_ERR_LIMIT,
 		    "zstd frame needs a window of %llu MiB, the memory budget has %llu for that: use --memory "
 		    "%lluM",
-		    need >> 20, have >> 20, (need * WINDOW_BUDGET_SHARE + (1u << 20) - 1) >> 20);
+		    need >> 20, have >> 20, (unsigned long long)(window_bank_budget(window) + (1u << 20) - 1) >> 20);
 	return 0;
 }
 

@@ -22,9 +22,6 @@ struct decompress_io {
 	size_t out_len, out_pos;
 };
 
-/* A zstd window gets at most 1/WINDOW_BUDGET_SHARE of the memory budget; it is what the bank is made with. */
-#define WINDOW_BUDGET_SHARE 2
-
 /* `windows` is borrowed and must outlive the decompressor. */
 MUST_CHECK int decompress_new(struct window_bank *windows, struct decompress **out, struct cpull_error *err);
 /* Works until the input is used up or the output is full. CPULL_ERR_DECOMPRESS, with the offset in the message;

@@ -11,7 +11,6 @@
 #include "config.h"
 #include "crypto/keys.h"
 #include "engine/base/error.h"
-#include "engine/decompress.h"
 
 #define DEFAULT_STORE "/var/lib/coco-pull"
 #define DEFAULT_MEMORY_BYTES (64ull << 20)
@@ -25,8 +24,8 @@ const char *cpull_version(void)
 	return CPULL_VERSION;
 }
 
-/* Of the budget, 3/16 are chunks and 1/2 are the zstd windows of all layers; code, TLS and metadata have what is left,
- * which at the default is enough for them. Windows that no layer asks for are never touched. */
+/* Of the budget, 3/16 are chunks and 1/2 (2/3 of a small one) are the zstd windows of all layers; code, TLS and metadata
+ * have what is left, which at the default is enough for them. Windows that no layer asks for are never touched. */
 int memory_plan_make(uint64_t memory_bytes, unsigned jobs, struct memory_plan *out, struct cpull_error *err)
 {
 	if (!memory_bytes)
@@ -50,7 +49,7 @@ int memory_plan_make(uint64_t memory_bytes, unsigned jobs, struct memory_plan *o
 	if (out->chunk_count < per_job * jobs)
 		out->jobs = (unsigned)(out->chunk_count / per_job);
 	out->share_max = MAX(out->chunk_count / 2, (size_t)SHARE_RESERVED);
-	out->window_bytes = (size_t)(memory_bytes / WINDOW_BUDGET_SHARE);
+	out->window_bytes = window_bank_share(memory_bytes);
 	return 0;
 }
 

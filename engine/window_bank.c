@@ -13,6 +13,10 @@
 #include "engine/base/error.h"
 #include "engine/base/limits.h"
 
+/* Two windows of 8 MiB, which is what most images ask for: with one, their layers would be inflated one by one. A small
+ * budget gives up to two thirds for that. */
+#define USUAL_WINDOWS_BYTES (16u << 20)
+
 struct window_bank {
 	pthread_mutex_t lock;
 	pthread_cond_t changed;
@@ -21,6 +25,16 @@ struct window_bank {
 	size_t idle_count;
 	struct window_lease idle[LIMIT_JOBS];
 };
+
+size_t window_bank_share(uint64_t memory_bytes)
+{
+	return (size_t)MAX(memory_bytes / 2, MIN(memory_bytes / 3 * 2, USUAL_WINDOWS_BYTES));
+}
+
+uint64_t window_bank_budget(uint64_t window_bytes)
+{
+	return window_bytes > USUAL_WINDOWS_BYTES ? window_bytes * 2 : (window_bytes + 1) / 2 * 3;
+}
 
 int window_bank_new(size_t total_bytes, struct window_bank **out, struct cpull_error *err)
 {

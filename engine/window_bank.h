@@ -22,6 +22,10 @@ struct window_lease {
 	size_t window_bytes; /* what it has room for */
 };
 
+/* What the windows of all layers may take of a memory budget, and the least budget that has room for a window. */
+size_t window_bank_share(uint64_t memory_bytes);
+uint64_t window_bank_budget(uint64_t window_bytes);
+
 MUST_CHECK int window_bank_new(size_t total_bytes, struct window_bank **out, struct cpull_error *err);
 /* Everything must have been given back. NULL is fine. */
 void window_bank_free(struct window_bank *bank);

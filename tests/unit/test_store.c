@@ -449,8 +449,20 @@ static void budget_covers_every_promise(void **state)
 			assert_int_equal(memory_plan_make(mib << 20, jobs, &plan, NULL), 0);
 			assert_true(plan.jobs >= 1);
 			assert_true(plan.chunk_count >= (size_t)plan.jobs * 2 * SHARE_RESERVED);
-			assert_true(plan.chunk_count * plan.chunk_bytes <= (mib << 20) / 2);
+			assert_true(plan.chunk_count * plan.chunk_bytes + plan.window_bytes <= mib << 20);
 		}
+}
+
+static void budget_has_two_usual_windows(void **state)
+{
+	struct memory_plan plan;
+
+	(void)state;
+	assert_int_equal(memory_plan_make(24 << 20, 0, &plan, NULL), 0);
+	assert_true(plan.window_bytes >= 16 << 20);
+	/* what a message advises is enough */
+	for (uint64_t window = 1; window <= 1ull << LIMIT_ZSTD_WINDOW_LOG; window += (window / 7) + 1)
+		assert_true(window_bank_share(window_bank_budget(window)) >= window);
 }
 
 int main(void)
@@ -470,6 +482,7 @@ int main(void)
 		cmocka_unit_test(remove_tree_gives_up_on_what_stays),
 		cmocka_unit_test(remove_tree_takes_any_depth),
 		cmocka_unit_test(budget_covers_every_promise),
+		cmocka_unit_test(budget_has_two_usual_windows),
 	};
 
 	return cmocka_run_group_tests(tests, make_scratch, remove_scratch);
