@@ -18,12 +18,10 @@ static bool fetch_all(struct algorithms *out)
 		out->sha384 = EVP_MD_fetch(NULL, "SHA2-384", NULL);
 	if (!out->sha512)
 		out->sha512 = EVP_MD_fetch(NULL, "SHA2-512", NULL);
-	if (!out->hmac)
-		out->hmac = EVP_MAC_fetch(NULL, "HMAC", NULL);
 	if (!out->aes_256_ctr)
 		out->aes_256_ctr = EVP_CIPHER_fetch(NULL, "AES-256-CTR", NULL);
 	out->sha256_ni = sha256_ni_present();
-	return out->sha256 && out->sha384 && out->sha512 && out->hmac && out->aes_256_ctr;
+	return out->sha256 && out->sha384 && out->sha512 && out->aes_256_ctr;
 }
 
 /* Not pthread_once(): what could not be fetched for a lack of memory can be later. */

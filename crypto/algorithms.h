@@ -14,7 +14,6 @@ struct algorithms {
 	EVP_MD *sha256;
 	EVP_MD *sha384;
 	EVP_MD *sha512;
-	EVP_MAC *hmac;
 	EVP_CIPHER *aes_256_ctr;
 	bool sha256_ni; /* crypto/sha256.h can be used */
 };

@@ -31,6 +31,7 @@ struct hasher {
 	EVP_MD_CTX *ctx; /* NULL: sha256 is what is used */
 	struct sha256 sha256;
 	enum digest_algorithm algorithm;
+	bool secret; /* in the secure heap */
 };
 
 static int hex_value(char c)
@@ -147,15 +148,11 @@ static int start_evp(struct hasher *hasher, struct cpull_error *err)
 	return hasher->ctx && EVP_DigestInit_ex2(hasher->ctx, md, NULL) == 1 ? 0 : error_nomem(err);
 }
 
-int hasher_new(enum digest_algorithm algorithm, struct hasher **out, struct cpull_error *err)
+/* Takes over the zeroed hasher. */
+static int start(struct hasher *hasher, enum digest_algorithm algorithm, struct hasher **out, struct cpull_error *err)
 {
-	*out = NULL;
-
-	struct hasher *hasher = calloc(1, sizeof(*hasher));
 	int rc = 0;
 
-	if (!hasher)
-		return error_nomem(err);
 	hasher->algorithm = algorithm;
 	if (algorithm == DIGEST_SHA256 && algorithms_get()->sha256_ni)
 		sha256_init(&hasher->sha256);
@@ -169,9 +166,24 @@ int hasher_new(enum digest_algorithm algorithm, struct hasher **out, struct cpul
 	return 0;
 }
 
-struct sha256 *hasher_sha256(struct hasher *hasher)
+int hasher_new(enum digest_algorithm algorithm, struct hasher **out, struct cpull_error *err)
 {
-	return hasher->ctx ? NULL : &hasher->sha256;
+	struct hasher *hasher = calloc(1, sizeof(*hasher));
+
+	*out = NULL;
+	return hasher ? start(hasher, algorithm, out, err) : error_nomem(err);
+}
+
+int hasher_new_secret(enum digest_algorithm algorithm, struct hasher **out, struct cpull_error *err)
+{
+	struct hasher *hasher = OPENSSL_secure_zalloc(sizeof(*hasher));
+
+	*out = NULL;
+	if (!hasher)
+		return error_set(err, CPULL_ERR_NOMEM, "out of secure memory for a hash (%zu bytes wanted)",
+				 sizeof(*hasher));
+	hasher->secret = true;
+	return start(hasher, algorithm, out, err);
 }
 
 int hasher_update(struct hasher *hasher, const void *data, size_t len)
@@ -191,6 +203,14 @@ int hasher_update_pair(struct hasher *a, const void *data_a, size_t len_a, struc
 		return rc ? rc : hasher_update(b, data_b, len_b);
 	}
 	sha256_update_pair(&a->sha256, data_a, len_a, &b->sha256, data_b, len_b);
+	return 0;
+}
+
+int hasher_update_shared(struct hasher *a, struct hasher *b, const void *data, size_t len)
+{
+	if (a->ctx || b->ctx)
+		return hasher_update_pair(a, data, len, b, data, len);
+	sha256_update_shared(&a->sha256, &b->sha256, data, len);
 	return 0;
 }
 
@@ -215,6 +235,10 @@ void hasher_free(struct hasher *hasher)
 	if (!hasher)
 		return;
 	EVP_MD_CTX_free(hasher->ctx);
+	if (hasher->secret) {
+		OPENSSL_secure_clear_free(hasher, sizeof(*hasher));
+		return;
+	}
 	OPENSSL_cleanse(hasher, sizeof(*hasher)); /* the tail may be of a secret */
 	free(hasher);
 }

@@ -27,16 +27,19 @@ bool digest_equal(const struct digest *a, const struct digest *b);
 
 struct hasher; /* opaque, one stream */
 MUST_CHECK int hasher_new(enum digest_algorithm algorithm, struct hasher **out, struct cpull_error *err);
+/* For a message that is a secret, or begins with one: in the secure heap, as far as OpenSSL lets us. CPULL_ERR_NOMEM
+ * when that is used up. */
+MUST_CHECK int hasher_new_secret(enum digest_algorithm algorithm, struct hasher **out, struct cpull_error *err);
 MUST_CHECK int hasher_update(struct hasher *hasher, const void *data, size_t len);
 /* hasher_update() of two different hashers. Both SHA-256 on a CPU with SHA instructions: side by side as far as both
  * have data, half again as fast as one after the other. So give it about as much of both. */
 MUST_CHECK int hasher_update_pair(struct hasher *a, const void *data_a, size_t len_a, struct hasher *b,
 				  const void *data_b, size_t len_b);
+/* hasher_update() of two different hashers with the same bytes, as far from the start of a block in both. Both SHA-256
+ * on such a CPU: in one pass, with one message schedule. */
+MUST_CHECK int hasher_update_shared(struct hasher *a, struct hasher *b, const void *data, size_t len);
 MUST_CHECK int hasher_final(struct hasher *hasher, struct digest *out);
 void hasher_free(struct hasher *hasher); /* wiped; NULL is fine */
-struct sha256;
-/* What works inside: SHA-256 of our own (crypto/sha256.h), or NULL where OpenSSL does. Borrowed. */
-struct sha256 *hasher_sha256(struct hasher *hasher);
 
 /* CPULL_ERR_DIGEST with both values in the message, which begins with `what`, when they are not the same. */
 MUST_CHECK int digest_verify(const struct digest *want, const struct digest *got, const char *what,

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The byte path of an encrypted layer: AES_256_CTR_HMAC_SHA256 of ocicrypt, together with the blob digest, because all
- * three touch the same bytes and belong in one pass while they are in cache.
+ * An encrypted layer, AES_256_CTR_HMAC_SHA256 of ocicrypt: its key, and the cipher. The HMAC goes over the same bytes
+ * as the blob's digest, and is computed together with it (engine/layer_digests.h).
  */
 #ifndef CRYPTO_LAYER_CIPHER_H
 #define CRYPTO_LAYER_CIPHER_H
@@ -26,16 +26,11 @@ MUST_CHECK int layer_key_print(const struct layer_key *key, char out[LAYER_KEY_P
 
 struct layer_cipher;
 
-/* `blob_digest` is what the descriptor promises of the bytes as fetched. The key is not needed afterwards: only what is
- * derived from it is kept, and wiped when freed. */
-MUST_CHECK int layer_cipher_new(const struct digest *blob_digest, const struct layer_key *key,
-				struct layer_cipher **out, struct cpull_error *err);
-/* Hashes the bytes as fetched and decrypts them in place. */
-MUST_CHECK int layer_cipher_update(struct layer_cipher *cipher, uint8_t *data, size_t len,
-				   struct cpull_error *err);
-/* At the end of the blob: CPULL_ERR_DIGEST when the digest is wrong (both values in the message), CPULL_ERR_DECRYPT
- * when the HMAC is (constant time). */
-MUST_CHECK int layer_cipher_final(struct layer_cipher *cipher, struct cpull_error *err);
+/* The key is not needed afterwards: only what is derived from it is kept, and wiped when freed. */
+MUST_CHECK int layer_cipher_new(const struct layer_key *key, struct layer_cipher **out, struct cpull_error *err);
+/* Decrypts the next bytes, in place or to somewhere else. Nothing vouches for them yet. */
+MUST_CHECK int layer_cipher_run(struct layer_cipher *cipher, const uint8_t *in, size_t len, uint8_t *out,
+				struct cpull_error *err);
 void layer_cipher_free(struct layer_cipher *cipher);
 
 #endif

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Streams of any length and cut on top of the kernels, which take whole blocks. Called by digest.c and layer_cipher.c
- * on any thread; a context belongs to the one that made it.
+ * Streams of any length and cut on top of the kernels, which take whole blocks. Called by digest.c on any thread; a
+ * context belongs to the one that made it.
  */
 #include "crypto/sha256.h"
 

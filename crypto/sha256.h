@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * A streaming SHA-256 of our own, for the two things that OpenSSL's cannot do: two states over one stream with one
- * message schedule, and two streams side by side. For digest.c and layer_cipher.c, and only on CPUs for which
- * algorithms_get() has sha256_ni; everyone else takes a hasher.
+ * message schedule, and two streams side by side. For digest.c, and only on CPUs for which algorithms_get() has
+ * sha256_ni; everyone else takes a hasher.
  */
 #ifndef CRYPTO_SHA256_H
 #define CRYPTO_SHA256_H

@@ -24,8 +24,9 @@ const char *cpull_version(void)
 	return CPULL_VERSION;
 }
 
-/* Of the budget, 3/16 are chunks and 1/2 (2/3 of a small one) are the zstd windows of all layers; code, TLS and metadata
- * have what is left, which at the default is enough for them. Windows that no layer asks for are never touched. */
+/* Of the budget, 3/16 are chunks and 1/2 (2/3 of a small one) are the zstd windows of all layers; code, TLS and
+ * metadata have what is left, which at the default is enough for them. Windows that no layer asks for are never
+ * touched. */
 int memory_plan_make(uint64_t memory_bytes, unsigned jobs, struct memory_plan *out, struct cpull_error *err)
 {
 	if (!memory_bytes)

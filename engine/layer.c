@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * One layer's chain. The open thread owns the blob, the cipher and the decompressor; the write thread owns the digests
- * and the layer writer; chunks go from one to the other through a queue, those of the tar and, for their digest, those
- * of the blob. The digest of an encrypted blob is the cipher's business, which has to hash it anyway.
+ * and the layer writer; chunks go from one to the other through a queue, those of the tar and, for what vouches for
+ * them, those of the blob as they were fetched.
  *
  * The first stage that fails closes the queue and cancels the shares, so its neighbour ends too; the first error is the
  * one that is reported, with one exception: when the content turns out bad (no gzip, no tar), both stages go on with
@@ -23,9 +23,12 @@
 /* What a stage returns when its pool or queue was cancelled by the other one, which has noted the reason. */
 #define STOPPED 1
 
-/* What a chunk in the queue is; of a plain tar it is both. */
+/* What a chunk in the queue is; of a layer that is neither encrypted nor packed it is both. */
 #define KIND_TAR 1u
 #define KIND_BLOB 2u
+
+/* An encrypted blob is decrypted and decompressed by pieces that stay in the core's cache. */
+#define SLICE_BYTES ((size_t)64 << 10)
 
 struct layer_job {
 	struct layer_job_options o;
@@ -34,6 +37,7 @@ struct layer_job {
 	struct queue queue;
 	struct blob *blob;
 	struct layer_cipher *cipher; /* NULL for a plain layer */
+	uint8_t *slice;              /* with the cipher: what was decrypted last */
 	struct decompress *decompress;
 	struct layer_digests *digests;
 	struct layer_writer *writer;
@@ -144,13 +148,12 @@ static int check_unpacked(const struct layer_job *job, struct cpull_error *err)
 			 (unsigned long long)job->unpack_limit, (unsigned long long)job->o.descriptor->size);
 }
 
-/* Decompresses one chunk of the blob, which stays the caller's. *filling is the output chunk that is not full yet, or
- * NULL. */
-static int decompress_chunk(struct layer_job *job, const struct chunk *in, struct chunk **filling,
+/* *filling is the output chunk that is not full yet, or NULL. */
+static int decompress_bytes(struct layer_job *job, const uint8_t *in, size_t len, struct chunk **filling,
 			    struct cpull_error *err)
 {
 	size_t room = job->o.engine->plan.chunk_bytes;
-	struct decompress_io io = {.in = in->data, .in_len = in->len};
+	struct decompress_io io = {.in = in, .in_len = len};
 	bool full;
 
 	do {
@@ -177,14 +180,32 @@ static int decompress_chunk(struct layer_job *job, const struct chunk *in, struc
 	return 0;
 }
 
+/* The chunk itself stays as it is, to be hashed. */
+static int decrypt_bytes(struct layer_job *job, const uint8_t *in, size_t len, struct chunk **filling,
+			 struct cpull_error *err)
+{
+	int rc = 0;
+
+	for (size_t at = 0; at < len && !rc; at += SLICE_BYTES) {
+		size_t n = MIN(len - at, SLICE_BYTES);
+
+		rc = layer_cipher_run(job->cipher, in + at, n, job->slice, err);
+		if (!rc)
+			rc = decompress_bytes(job, job->slice, n, filling, err);
+	}
+	return rc;
+}
+
 /* Takes over the chunk. */
 static int open_chunk(struct layer_job *job, struct chunk *in, struct chunk **filling, struct cpull_error *err)
 {
-	unsigned kind = job->cipher ? 0 : KIND_BLOB;
+	unsigned kind = KIND_BLOB;
 	int rc = 0;
 
 	if (atomic_load(&job->judging)) {
 		/* for the digest alone */
+	} else if (job->cipher) {
+		rc = decrypt_bytes(job, in->data, in->len, filling, err);
 	} else if (decompress_kind(job->decompress) == DECOMPRESS_NONE) {
 		/* plain tar: the chunk itself goes on, no copy */
 		if (*filling)
@@ -193,12 +214,9 @@ static int open_chunk(struct layer_job *job, struct chunk *in, struct chunk **fi
 		kind |= KIND_TAR;
 		rc = check_unpacked(job, err);
 	} else {
-		rc = decompress_chunk(job, in, filling, err);
+		rc = decompress_bytes(job, in->data, in->len, filling, err);
 	}
-	if (kind)
-		hand_over(job, in, kind);
-	else
-		chunk_put(in);
+	hand_over(job, in, kind);
 	return rc;
 }
 
@@ -220,11 +238,6 @@ static int open_blob(struct layer_job *job, struct chunk **filling, struct cpull
 	int rc;
 
 	while (!(rc = blob_read(job->blob, &in, &job->open_stats.wait_input_ns, err)) && in) {
-		rc = job->cipher ? layer_cipher_update(job->cipher, in->data, in->len, err) : 0;
-		if (rc) {
-			chunk_put(in);
-			return rc;
-		}
 		rc = judge_content(job, open_chunk(job, in, filling, err), err);
 		if (rc)
 			return rc;
@@ -232,13 +245,12 @@ static int open_blob(struct layer_job *job, struct chunk **filling, struct cpull
 	return rc;
 }
 
-/* What vouches for an encrypted blob speaks first: a damaged one is reported as that, whatever else it caused. */
 static int finish_blob(struct layer_job *job, struct chunk **filling, struct cpull_error *err)
 {
-	int rc = job->cipher ? layer_cipher_final(job->cipher, err) : 0;
+	int rc;
 
-	if (rc || atomic_load(&job->judging))
-		return rc;
+	if (atomic_load(&job->judging))
+		return 0;
 	rc = decompress_finish(job->decompress, err);
 	if (!rc && *filling)
 		hand_over_tar(job, STEAL(*filling));
@@ -326,6 +338,14 @@ static void *sink_main(void *payload)
 
 /* ---- life ---- */
 
+static int make_cipher(struct layer_job *job, struct cpull_error *err)
+{
+	if (!job->o.key)
+		return 0;
+	job->slice = malloc(SLICE_BYTES);
+	return job->slice ? layer_cipher_new(job->o.key, &job->cipher, err) : error_nomem(err);
+}
+
 static int make_stages(struct layer_job *job, struct cpull_error *err)
 {
 	const struct memory_plan *plan = &job->o.engine->plan;
@@ -338,11 +358,11 @@ static int make_stages(struct layer_job *job, struct cpull_error *err)
 		rc = pool_share_open(pool, SHARE_RESERVED, plan->share_max, &job->out);
 	if (rc)
 		return error_set(err, rc, "no memory in the pool for another layer");
-	rc = job->o.key ? layer_cipher_new(job->o.blob_digest, job->o.key, &job->cipher, err) : 0;
+	rc = make_cipher(job, err);
 	if (!rc)
 		rc = decompress_new(job->o.engine->windows, &job->decompress, err);
 	if (!rc)
-		rc = layer_digests_new(job->o.key ? NULL : job->o.blob_digest, job->o.diff_id, &job->digests, err);
+		rc = layer_digests_new(job->o.blob_digest, job->o.key, job->o.diff_id, &job->digests, err);
 	if (!rc)
 		rc = layer_writer_new(&writer, &job->writer, err);
 	if (!rc)
@@ -404,6 +424,7 @@ static void release_stages(struct layer_job *job)
 	layer_digests_free(STEAL(job->digests));
 	decompress_free(STEAL(job->decompress));
 	layer_cipher_free(STEAL(job->cipher));
+	free(STEAL(job->slice));
 	pool_share_close(STEAL(job->in));
 	pool_share_close(STEAL(job->out));
 }

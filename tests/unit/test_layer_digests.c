@@ -1,12 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * engine/layer_digests: both digests of a layer, however the chunks of blob and tar follow each other.
+ * engine/layer_digests: the digests of a layer and its HMAC, however the chunks of blob and tar follow each other. What
+ * is expected comes from one-shot functions.
  */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <cmocka.h>
 #include <string.h>
+
+#include <openssl/hmac.h>
 
 #include "engine/layer_digests.h"
 
@@ -26,6 +29,18 @@ struct fixture {
 static void digest_of(enum digest_algorithm algorithm, const uint8_t *data, size_t len, struct digest *out)
 {
 	assert_int_equal(digest_compute(algorithm, data, len, "test data", out, NULL), 0);
+}
+
+/* Of a key that is not all zeros, with the HMAC of the first `len` bytes of the blob. */
+static struct layer_key *key_for(const uint8_t *blob, size_t len)
+{
+	struct layer_key *key = layer_key_new();
+
+	assert_non_null(key);
+	for (size_t i = 0; i < sizeof(key->symkey); i++)
+		key->symkey[i] = (uint8_t)(i * 7 + 1);
+	assert_non_null(HMAC(EVP_sha256(), key->symkey, sizeof(key->symkey), blob, len, key->hmac, NULL));
+	return key;
 }
 
 static void set_up(struct fixture *f)
@@ -76,23 +91,27 @@ static void any_order_gives_the_same(void **state)
 {
 	static const char *const orders[] = {
 		"", "L", "l", "Ll", "lL", "LLLL", "llll", "LlLl", "LllLll", "LLlLLl", "SlSlSl", "LsLsLs", "lSLsSLlS",
-		"LLLLLLLLLLl",
+		"LLLLLLLLLLl", "LlllLlllL", "Lsssssssssssl", "LsLllsSll",
 	};
 	static const enum digest_algorithm algorithms[] = {DIGEST_SHA256, DIGEST_SHA512};
 	static struct fixture f;
 
 	(void)state;
-	for (size_t i = 0; i < ARRAY_LEN(orders) * ARRAY_LEN(algorithms); i++) {
-		const char *order = orders[i / ARRAY_LEN(algorithms)];
+	for (size_t i = 0; i < 2 * ARRAY_LEN(orders) * ARRAY_LEN(algorithms); i++) {
+		const char *order = orders[i / 2 / ARRAY_LEN(algorithms)];
 		struct digest blob, diff_id;
+		struct layer_key *key = NULL;
 		size_t lens[2] = {0};
 
 		for (const char *c = order; *c; c++)
 			lens[*c > 'Z'] += *c == 'L' || *c == 'l' ? CHUNK_BYTES : 777;
 		set_up(&f);
-		digest_of(algorithms[i % ARRAY_LEN(algorithms)], f.blob, lens[0], &blob);
+		digest_of(algorithms[i / 2 % ARRAY_LEN(algorithms)], f.blob, lens[0], &blob);
 		digest_of(DIGEST_SHA256, f.tar, lens[1], &diff_id);
-		assert_int_equal(layer_digests_new(&blob, &diff_id, &f.digests, &f.err), 0);
+		if (i % 2)
+			key = key_for(f.blob, lens[0]);
+		assert_int_equal(layer_digests_new(&blob, key, &diff_id, &f.digests, &f.err), 0);
+		layer_key_free(key);
 		for (const char *c = order; *c; c++)
 			(*c > 'Z' ? feed_tar : feed_blob)(&f, *c == 'L' || *c == 'l' ? CHUNK_BYTES : 777);
 		assert_int_equal(layer_digests_check_blob(f.digests, &f.err), 0);
@@ -115,7 +134,7 @@ static void damage_never_passes(void **state)
 		digest_of(DIGEST_SHA256, f.blob, 3 * CHUNK_BYTES, &blob);
 		digest_of(DIGEST_SHA256, f.tar, 3 * CHUNK_BYTES, &diff_id);
 		(in_blob ? f.blob : f.tar)[late ? 3 * CHUNK_BYTES - 1 : 0] ^= 1;
-		assert_int_equal(layer_digests_new(&blob, &diff_id, &f.digests, &f.err), 0);
+		assert_int_equal(layer_digests_new(&blob, NULL, &diff_id, &f.digests, &f.err), 0);
 		for (unsigned n = 0; n < 3; n++) {
 			feed_blob(&f, CHUNK_BYTES);
 			if (paired)
@@ -129,19 +148,44 @@ static void damage_never_passes(void **state)
 	}
 }
 
-static void a_blob_may_be_hashed_elsewhere(void **state)
+/* The digest fitted to what was changed: only the HMAC can tell (fault K02). */
+static void only_who_has_the_key_can_change_the_blob(void **state)
 {
 	static struct fixture f;
-	struct digest diff_id;
+	struct cpull_error err;
 
 	(void)state;
-	set_up(&f);
-	digest_of(DIGEST_SHA256, f.tar, CHUNK_BYTES, &diff_id);
-	assert_int_equal(layer_digests_new(NULL, &diff_id, &f.digests, &f.err), 0);
-	feed_tar(&f, CHUNK_BYTES);
-	assert_int_equal(layer_digests_check_blob(f.digests, &f.err), 0);
-	assert_int_equal(layer_digests_check_diff_id(f.digests, &f.err), 0);
-	tear_down(&f);
+	for (unsigned i = 0; i < 6; i++) {
+		struct digest blob, diff_id;
+		struct layer_key *key;
+
+		set_up(&f);
+		err = (struct cpull_error){0};
+		key = key_for(f.blob, 2 * CHUNK_BYTES);
+		if (i == 0)
+			f.blob[0] ^= 1;
+		else if (i == 1)
+			f.blob[2 * CHUNK_BYTES - 1] ^= 128;
+		else if (i == 2)
+			key->hmac[31] ^= 1;
+		else if (i == 3)
+			key->symkey[0] ^= 1;
+		digest_of(DIGEST_SHA256, f.blob, i == 4 ? CHUNK_BYTES : 2 * CHUNK_BYTES, &blob);
+		if (i == 5) /* and where the digest is wrong too, that is what is said */
+			blob.value[31] ^= 1;
+		digest_of(DIGEST_SHA256, f.tar, 2 * CHUNK_BYTES, &diff_id);
+		assert_int_equal(layer_digests_new(&blob, key, &diff_id, &f.digests, &err), 0);
+		layer_key_free(key);
+		while (f.blob_at < (i == 4 ? CHUNK_BYTES : 2 * CHUNK_BYTES))
+			feed_blob(&f, CHUNK_BYTES);
+		while (f.tar_at < 2 * CHUNK_BYTES)
+			feed_tar(&f, CHUNK_BYTES);
+		assert_int_equal(layer_digests_check_blob(f.digests, &err),
+				 i == 5 ? CPULL_ERR_DIGEST : CPULL_ERR_DECRYPT);
+		assert_non_null(strstr(err.message, i == 5 ? "digest" : "HMAC"));
+		assert_int_equal(layer_digests_check_diff_id(f.digests, &f.err), 0);
+		tear_down(&f);
+	}
 }
 
 /* More of them than the share has: fetch would wait for ever. */
@@ -154,7 +198,7 @@ static void one_chunk_is_held_and_no_more(void **state)
 	(void)state;
 	set_up(&f);
 	digest_of(DIGEST_SHA256, f.tar, 0, &digest);
-	assert_int_equal(layer_digests_new(&digest, &digest, &f.digests, &f.err), 0);
+	assert_int_equal(layer_digests_new(&digest, NULL, &digest, &f.digests, &f.err), 0);
 	feed_blob(&f, CHUNK_BYTES);
 	feed_blob(&f, CHUNK_BYTES);
 	for (size_t i = 0; i + 1 < CHUNKS; i++) {
@@ -172,7 +216,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(any_order_gives_the_same),
 		cmocka_unit_test(damage_never_passes),
-		cmocka_unit_test(a_blob_may_be_hashed_elsewhere),
+		cmocka_unit_test(only_who_has_the_key_can_change_the_blob),
 		cmocka_unit_test(one_chunk_is_held_and_no_more),
 	};
 

@@ -9,6 +9,7 @@
 #include <cmocka.h>
 #include <pthread.h>
 
+#include "crypto/hmac.h"
 #include "tests/unit/vectors.h"
 #include "tests/unit/wraps.h"
 
@@ -350,6 +351,8 @@ static void open_layer(const char *layout, const json_t *layer, const struct key
 	CLEANUP_BYTES struct bytes blob = vector_read(name);
 	struct layer_key *key;
 	struct layer_cipher *cipher;
+	struct hmac *hmac;
+	bool authentic;
 	struct digest digest;
 	struct cpull_error err = {0};
 
@@ -363,9 +366,14 @@ static void open_layer(const char *layout, const json_t *layer, const struct key
 		assert_string_equal(nonce, json_string_at(expected, "nonce"));
 	}
 	assert_int_equal(digest_parse(text, &digest, NULL), 0);
-	assert_int_equal(layer_cipher_new(&digest, key, &cipher, NULL), 0);
-	assert_int_equal(layer_cipher_update(cipher, (uint8_t *)blob.data, blob.len, NULL), 0);
-	assert_int_equal(layer_cipher_final(cipher, NULL), 0);
+	assert_int_equal(digest_check(&digest, blob.data, blob.len, "blob", NULL), 0);
+	assert_int_equal(hmac_new(key->symkey, &hmac, NULL), 0);
+	assert_int_equal(hasher_update(hmac_message(hmac), blob.data, blob.len), 0);
+	assert_int_equal(hmac_verify(hmac, key->hmac, &authentic), 0);
+	assert_true(authentic);
+	hmac_free(hmac);
+	assert_int_equal(layer_cipher_new(key, &cipher, NULL), 0);
+	assert_int_equal(layer_cipher_run(cipher, (uint8_t *)blob.data, blob.len, (uint8_t *)blob.data, NULL), 0);
 	layer_cipher_free(cipher);
 	layer_key_free(key);
 	if (strstr(json_string_at(layer, "mediaType"), "zstd"))
