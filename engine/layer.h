@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * One layer's chain, on two threads: open (digest, HMAC and decryption of an encrypted blob, decompression) and write
- * (diff_id, digest of a plain blob, tar, files), with a queue of chunks between them.
+ * One layer's chain, on two threads: open (decryption, decompression) and write (digests and HMAC, tar, files), with a
+ * queue of chunks between them.
  */
 #ifndef ENGINE_LAYER_H
 #define ENGINE_LAYER_H
