@@ -7,13 +7,9 @@ import figures
 import report
 
 STYLE = """
-:root { color-scheme: light dark; --paper: #fff; --ink: #1c2330; --soft: #5b6576; --rule: #dde2ea; --card: #f6f8fb;
-  --own: #1f6feb; --bar: #a9b4c4; --good: #1a7f37; --bad: #c4320a; --mark: #c4320a;
-  --p0: #8ecae6; --p1: #219ebc; --p2: #7b5ea7; --p3: #b79ced; --p4: #fb8500; --p5: #126782; --p6: #2a9d5c;
-  --p7: #95d5a5; }
-@media (prefers-color-scheme: dark) { :root { --paper: #12161d; --ink: #e4e9f1; --soft: #9aa6b8; --rule: #2c3442;
-  --card: #1a202a; --own: #58a6ff; --bar: #56627a; --good: #4cc26a; --bad: #ff8a65; --mark: #ff8a65;
-  --p1: #37aecb; --p2: #9b7fd0; --p5: #3d8fae; } }
+:root { color-scheme: light dark; %s }
+@media (prefers-color-scheme: dark) { :root { %s } }
+""" % (chart.variables(chart.LIGHT), chart.variables(chart.DARK)) + chart.STYLE + """\
 body { margin: 0 auto; max-width: 1360px; padding: 28px 28px 60px; background: var(--paper); color: var(--ink);
   font: 15px/1.5 system-ui, "Segoe UI", "DejaVu Sans", sans-serif; }
 h1 { font-size: 26px; margin: 0 0 4px; } h2 { font-size: 20px; margin: 44px 0 4px; }
@@ -21,17 +17,6 @@ h3 { font-size: 15px; margin: 0 0 6px; } p { margin: 6px 0; max-width: 90ch; } .
 .grid2 { display: grid; grid-template-columns: repeat(auto-fit, minmax(480px, 1fr)); gap: 16px; margin: 14px 0; }
 .card { background: var(--card); border: 1px solid var(--rule); border-radius: 8px; padding: 14px 16px; }
 .wide { overflow-x: auto; } svg { width: 100%; height: auto; display: block; }
-svg text { font: 13px system-ui, "Segoe UI", "DejaVu Sans", sans-serif; fill: var(--ink); }
-svg .tick, svg .axis { fill: var(--soft); font-size: 12px; } svg .own { font-weight: 600; }
-svg .none { fill: var(--bad); } svg .value { paint-order: stroke; stroke: var(--card); stroke-width: 4px; }
-svg .grid { stroke: var(--rule); } svg .whisker { stroke: var(--ink); stroke-width: 1.4; fill: none; }
-svg .mark { stroke: var(--mark); stroke-width: 2; stroke-dasharray: 5 4; }
-svg .bar, .key .bar { fill: var(--bar); background: var(--bar); } svg .bar.own { fill: var(--own); }
-.o { fill: var(--own); background: var(--own); } .l { fill: var(--bar); background: var(--bar); }
-.p0 { fill: var(--p0); background: var(--p0); } .p1 { fill: var(--p1); background: var(--p1); }
-.p2 { fill: var(--p2); background: var(--p2); } .p3 { fill: var(--p3); background: var(--p3); }
-.p4 { fill: var(--p4); background: var(--p4); } .p5 { fill: var(--p5); background: var(--p5); }
-.p6 { fill: var(--p6); background: var(--p6); } .p7 { fill: var(--p7); background: var(--p7); }
 .key { font-size: 13px; color: var(--soft); } .key i { display: inline-block; width: 11px; height: 11px;
   border-radius: 2px; margin: 0 5px 0 12px; } .key i:first-child { margin-left: 0; }
 .key .dash { height: 0; width: 18px; border-top: 2px dashed var(--mark); border-radius: 0; vertical-align: 4px; }
@@ -42,9 +27,6 @@ th:first-child, td:first-child, .left td { text-align: left; } th { color: var(-
 details { margin: 8px 0; } summary { cursor: pointer; color: var(--soft); }
 """
 
-# Colours of the parts of the bound; gzip and zstd are the same stage.
-PARTS = {"receive": "p0", "sha256 of the blob": "p1", "hmac": "p2", "ctr": "p3", "inflate": "p4", "zstd": "p4",
-         "sha256 of the tar": "p5", "create": "p6", "write": "p7"}
 STAGE_PARTS = (("busy", "busy_ns", "o"), ("waiting for input", "wait_input_ns", "p0"),
                ("waiting for output", "wait_output_ns", "p4"))
 MIB = 1 << 20
@@ -104,7 +86,7 @@ def memory_chart(rows):
 def bound_chart(bound, row):
     if not bound:
         return '<p class="soft">Not known: there are no micro-benchmarks in this run.</p>'
-    parts = [(name, s, PARTS[name]) for name, s in bound["parts"].items()]
+    parts = [(name, s, chart.PARTS[name]) for name, s in bound["parts"].items()]
     rows = [{"label": "bound", "parts": parts, "own": False, "text": report.seconds(bound["cpu_s"]) + " s"}]
     if row:
         cpu = row["cpu_s"]["median"]

@@ -18,6 +18,7 @@ import figures  # noqa: E402
 import measure  # noqa: E402
 import page  # noqa: E402
 import peers  # noqa: E402
+import picture  # noqa: E402
 import report  # noqa: E402
 
 GIB = 1 << 30
@@ -149,6 +150,40 @@ def test_page_is_well_formed_and_stands_alone(change_to_it):
             assert float(bar.get("x")) + float(bar.get("width")) <= 640
     assert ("What changed" in text) == (change_to_it == "compare")
     assert report.text(doc)
+
+
+def test_pictures_stand_alone(tmp_path):
+    (tmp_path / "run.json").write_text(json.dumps(document()))
+    made = subprocess.run([BENCH / "plot", tmp_path / "run.json", tmp_path], capture_output=True, text=True, check=True)
+    names = ["performance-stages.svg", "performance-peers.svg"]
+    assert made.stdout.split() == [str(tmp_path / name) for name in names]
+    for name in names:
+        text = (tmp_path / name).read_text()
+        root = ET.fromstring(text)
+        assert "var(" not in text and "<script" not in text and "@import" not in text and "url(" not in text
+        _, _, width, height = map(float, root.get("viewBox").split())
+        for box in (e for e in root.iter() if e.tag.endswith("}rect")):
+            assert float(box.get("x", 0)) + float(box.get("width")) <= width
+            assert float(box.get("y", 0)) + float(box.get("height")) <= height
+    stages, peers_text = ((tmp_path / name).read_text() for name in names)
+    for part in document()["images"]["multi:gzip"]["bound"]["parts"]:
+        assert part in stages
+    # What failed has no bar.
+    assert "podman" in peers_text and "containerd" not in peers_text
+
+
+def test_pictures_of_what_there_is(tmp_path):
+    doc = document()
+    doc["images"]["multi:gzip"]["bound"] = None
+    figures.complete(doc)
+    assert list(picture.pictures(doc)) == ["performance-peers.svg"]
+    doc["results"] = [figures.result_row(r["peer"], r["image"], [], "failed") for r in doc["results"]]
+    assert picture.pictures(doc) == {}
+    (tmp_path / "run.json").write_text("[]")
+    for argv, said in (([], "usage: "), ([tmp_path / "run.json", tmp_path], "bench/plot: "),
+                       (["/nonexistent", tmp_path], "bench/plot: ")):
+        out = subprocess.run([BENCH / "plot", *argv], capture_output=True, text=True, check=False)
+        assert out.returncode and out.stderr.startswith(said) and out.stderr.count("\n") == 1
 
 
 def test_report_names_what_failed_and_what_is_missing():
