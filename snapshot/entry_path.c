@@ -38,7 +38,7 @@ int entry_path_clean(const char *raw, struct entry_path *out, struct cpull_error
 	out->len = out->parent_len = out->name = 0;
 	for (const char *p = raw; *p; p += *p == '/') {
 		const char *name = p;
-		size_t len = strcspn(p, "/");
+		size_t len = (size_t)(strchrnul(p, '/') - p);
 
 		p += len;
 		if (len == 0 || (len == 1 && name[0] == '.'))
@@ -74,7 +74,7 @@ static int kind_of_parents(const struct entry_path *path, enum entry_kind *out, 
 {
 	for (size_t at = 0; at < path->parent_len;) {
 		const char *name = path->text + at;
-		size_t len = strcspn(name, "/");
+		size_t len = (size_t)(strchrnul(name, '/') - name);
 		bool last = at + len == path->parent_len;
 
 		if (at == 0 && last && equals(name, len, PLNK_DIR)) {
@@ -97,6 +97,12 @@ int entry_path_kind(const struct entry_path *path, enum entry_kind *out, struct 
 {
 	const char *name = entry_path_name(path);
 	size_t len = path->len - path->name;
+
+	*out = ENTRY_PLAIN;
+	/* as nearly all are */
+	if (!strstr(path->text, WHITEOUT))
+		return 0;
+
 	int rc = kind_of_parents(path, out, err);
 
 	if (rc || *out == ENTRY_METADATA || !begins(name, len, WHITEOUT))
