@@ -210,6 +210,33 @@ int attributes_owner_error(uid_t uid, gid_t gid, int num, struct cpull_error *er
 	return error_sys(err, CPULL_ERR_STORAGE, num, "setting the owner to %u:%u", uid, gid);
 }
 
+bool attributes_mode_differs(const struct attributes_self *self, uint32_t mode)
+{
+	/* a chown takes set-id bits only, and those are never there at creation */
+	return (mode & 07000) || (mode & self->umask & 0777);
+}
+
+int attributes_set_new(int fd, const struct attributes_self *self, const struct tar_entry *entry,
+		       struct attributes_notes *notes, struct cpull_error *err)
+{
+	const struct timespec times[2] = {entry->mtime, entry->mtime};
+	const struct attributes_file file = {.fd = fd, .type = S_IFREG};
+	bool chown = entry->uid != self->uid || entry->gid != self->gid;
+
+	if (chown && fchown(fd, entry->uid, entry->gid))
+		return attributes_owner_error(entry->uid, entry->gid, errno, err);
+	if (attributes_mode_differs(self, entry->mode) && fchmod(fd, entry->mode))
+		return error_sys(err, CPULL_ERR_STORAGE, errno, "setting the mode to %04o", entry->mode);
+
+	int rc = attributes_set(&file, entry->xattrs, entry->xattr_count, ATTRIBUTES_ALL, notes, err);
+
+	if (rc)
+		return rc;
+	if (futimens(fd, times))
+		return error_sys(err, CPULL_ERR_STORAGE, errno, "setting the time");
+	return 0;
+}
+
 int attributes_set_stat(int fd, uid_t uid, gid_t gid, mode_t mode, struct timespec mtime, struct cpull_error *err)
 {
 	const struct timespec times[2] = {mtime, mtime};

@@ -25,6 +25,13 @@ struct attributes_file {
 	mode_t type; /* S_IFMT part */
 };
 
+/* What a new file has by itself. */
+struct attributes_self {
+	uid_t uid;
+	gid_t gid;
+	mode_t umask; /* 07777 when it could not be learnt */
+};
+
 enum attributes_part {
 	ATTRIBUTES_ALL,
 	ATTRIBUTES_NO_ACL, /* all but POSIX ACLs, which would rub off on new files in a directory */
@@ -40,6 +47,12 @@ MUST_CHECK int attributes_clear(int fd, struct cpull_error *err);
  * they are O_PATH), with the same exceptions as attributes_set(). */
 MUST_CHECK int attributes_copy(int from, const struct attributes_file *to, struct attributes_notes *notes,
 			       struct cpull_error *err);
+/* Does the mode of a file that was created with `mode` need another call? */
+bool attributes_mode_differs(const struct attributes_self *self, uint32_t mode);
+/* Gives a new regular file, created with the entry's mode, what the entry says: the data is in it. notes may be NULL
+ * where there are no extended attributes. */
+MUST_CHECK int attributes_set_new(int fd, const struct attributes_self *self, const struct tar_entry *entry,
+				  struct attributes_notes *notes, struct cpull_error *err);
 /* What a chown that failed with errno num means. */
 int attributes_owner_error(uid_t uid, gid_t gid, int num, struct cpull_error *err);
 /* Owner, mode and times, in that order, and only where they differ from what fd has. */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Files of a layer as files of a directory tree. Used by one layer's writer on its thread; owns the file
- * that is being written, and the bulk writer that takes the data of large ones.
+ * that is being written, the bulk writer that takes the data of large ones, and the jobs that small ones may be.
  *
  * A small file costs openat, write, futimens and close: creating with the final mode saves fchmod unless the umask or a
  * set-id bit is in the way, and files of our own user need no fchown. The order is data, owner, mode, extended
@@ -27,12 +27,22 @@
 struct dir_writer {
 	struct tree *tree;
 	struct bulk_writer *bulk;
+	struct file_jobs *jobs;
 	int fd; /* the file at work, or -1 */
 	bool is_bulk;
+	const struct tar_entry *job; /* its entry, when it is to be a job: its data is not written here */
 	uint64_t end; /* the highest byte written so far */
 };
 
-int dir_writer_new(struct tree *tree, enum cpull_io io, struct dir_writer **out, struct cpull_error *err)
+static bool close_jobs(void *payload)
+{
+	struct dir_writer *writer = payload;
+
+	return writer->jobs && file_jobs_give_way(writer->jobs);
+}
+
+int dir_writer_new(struct tree *tree, enum cpull_io io, enum file_helper helper, struct dir_writer **out,
+		   struct cpull_error *err)
 {
 	struct dir_writer *writer = calloc(1, sizeof(*writer));
 
@@ -44,10 +54,14 @@ int dir_writer_new(struct tree *tree, enum cpull_io io, struct dir_writer **out,
 	const struct bulk_writer_options bulk = {.dirfd = tree->root.fd, .io = io, .log = tree->notes.log};
 	int rc = bulk_writer_new(&bulk, &writer->bulk, err);
 
+	if (!rc)
+		rc = file_jobs_new(helper, &tree->self, tree->notes.log, &writer->jobs, err);
 	if (rc) {
-		free(writer);
+		dir_writer_free(writer);
 		return rc;
 	}
+	tree->close_more = close_jobs;
+	tree->close_payload = writer;
 	*out = writer;
 	return 0;
 }
@@ -56,7 +70,8 @@ void dir_writer_free(struct dir_writer *writer)
 {
 	if (!writer)
 		return;
-	/* no write is under way after this */
+	/* no write is under way after this, and no job */
+	file_jobs_free(writer->jobs);
 	bulk_writer_free(writer->bulk);
 	if (writer->fd >= 0)
 		close(writer->fd);
@@ -68,13 +83,13 @@ bool dir_writer_is_open(const struct dir_writer *writer)
 	return writer->fd >= 0;
 }
 
-enum bulk_way dir_writer_end_files(struct dir_writer *writer)
+void dir_writer_end_files(struct dir_writer *writer, enum bulk_way *way, struct file_jobs_stats *jobs)
 {
-	enum bulk_way way = bulk_writer_way(writer->bulk);
-
 	assert(writer->fd < 0);
+	*way = bulk_writer_way(writer->bulk);
 	bulk_writer_free(STEAL(writer->bulk));
-	return way;
+	*jobs = file_jobs_end(writer->jobs);
+	file_jobs_free(STEAL(writer->jobs));
 }
 
 /* ---- regular files ---- */
@@ -86,10 +101,22 @@ static int write_plain(int fd, const uint8_t *data, size_t len, uint64_t offset,
 	return rc ? error_sys(err, CPULL_ERR_STORAGE, -rc, "writing its data") : 0;
 }
 
+static void add_job(struct dir_writer *writer, struct chunk *chunk, const uint8_t *data)
+{
+	if (chunk)
+		chunk_ref(chunk);
+	file_jobs_add(writer->jobs, steal_fd(&writer->fd), STEAL(writer->job), chunk, data);
+}
+
 int dir_writer_data(struct dir_writer *writer, struct chunk *chunk, const struct tar_data *data,
 		    struct cpull_error *err)
 {
 	writer->end = MAX(writer->end, data->offset + data->len);
+	if (writer->job && data->len == writer->job->size) {
+		add_job(writer, chunk, data->data);
+		return 0;
+	}
+	writer->job = NULL;
 	if (writer->is_bulk)
 		return bulk_writer_data(writer->bulk, chunk, data, err);
 	return write_plain(writer->fd, data->data, data->len, data->offset, err);
@@ -98,6 +125,16 @@ int dir_writer_data(struct dir_writer *writer, struct chunk *chunk, const struct
 int dir_writer_yield(struct dir_writer *writer, struct cpull_error *err)
 {
 	return writer->is_bulk ? bulk_writer_yield(writer->bulk, err) : 0;
+}
+
+int dir_writer_hand_over(struct dir_writer *writer, struct cpull_error *err)
+{
+	return file_jobs_hand_over(writer->jobs, err);
+}
+
+int dir_writer_wait(struct dir_writer *writer, struct cpull_error *err)
+{
+	return file_jobs_wait(writer->jobs, err);
 }
 
 int dir_writer_open(struct dir_writer *writer, struct tree_place at, const char *name,
@@ -109,39 +146,19 @@ int dir_writer_open(struct dir_writer *writer, struct tree_place at, const char 
 	if (writer->fd < 0)
 		return errno == EEXIST ? 1 : error_sys(err, CPULL_ERR_STORAGE, errno, "creating a file");
 	writer->end = 0;
+	writer->job = file_jobs_takes(writer->jobs, entry) ? entry : NULL;
 	writer->is_bulk = !entry->sparse && entry->size >= BULK_BYTES;
 	return writer->is_bulk ? bulk_writer_begin(writer->bulk, writer->fd, entry->size, err) : 0;
 }
 
-/* Does the mode of a file that was created with `mode` need another call? */
-static bool mode_differs(const struct dir_writer *writer, uint32_t mode)
-{
-	/* a chown takes set-id bits only, and those are never there at creation */
-	return (mode & 07000) || (mode & writer->tree->umask & 0777);
-}
-
-static int set_attributes(struct dir_writer *writer, const struct tar_entry *entry, struct cpull_error *err)
-{
-	const struct timespec times[2] = {entry->mtime, entry->mtime};
-	const struct attributes_file file = {.fd = writer->fd, .type = S_IFREG};
-	bool chown = entry->uid != writer->tree->uid || entry->gid != writer->tree->gid;
-
-	if (chown && fchown(writer->fd, entry->uid, entry->gid))
-		return attributes_owner_error(entry->uid, entry->gid, errno, err);
-	if (mode_differs(writer, entry->mode) && fchmod(writer->fd, entry->mode))
-		return error_sys(err, CPULL_ERR_STORAGE, errno, "setting the mode to %04o", entry->mode);
-
-	int rc = attributes_set(&file, entry->xattrs, entry->xattr_count, ATTRIBUTES_ALL, &writer->tree->notes, err);
-
-	if (rc)
-		return rc;
-	if (futimens(writer->fd, times))
-		return error_sys(err, CPULL_ERR_STORAGE, errno, "setting the time");
-	return 0;
-}
-
 int dir_writer_close(struct dir_writer *writer, const struct tar_entry *entry, struct cpull_error *err)
 {
+	/* an empty file: there was no data */
+	if (writer->job) {
+		add_job(writer, NULL, NULL);
+		return 0;
+	}
+
 	int rc = writer->is_bulk ? bulk_writer_end(writer->bulk, err) : 0;
 
 	/* a hole at the end */
@@ -149,7 +166,7 @@ int dir_writer_close(struct dir_writer *writer, const struct tar_entry *entry, s
 		rc = error_sys(err, CPULL_ERR_STORAGE, errno, "setting its size to %llu",
 			       (unsigned long long)entry->size);
 	if (!rc)
-		rc = set_attributes(writer, entry, err);
+		rc = attributes_set_new(writer->fd, &writer->tree->self, entry, &writer->tree->notes, err);
 	if (rc)
 		return rc; /* the descriptor is closed with the writer: writes may still use it */
 	if (close(steal_fd(&writer->fd)) && errno != EINTR)
@@ -171,7 +188,7 @@ static int set_times(struct tree_place at, const char *name, struct timespec mti
 static int set_owner(struct dir_writer *writer, struct tree_place at, const char *name, uid_t uid, gid_t gid,
 		     struct cpull_error *err)
 {
-	if (uid == writer->tree->uid && gid == writer->tree->gid)
+	if (uid == writer->tree->self.uid && gid == writer->tree->self.gid)
 		return 0;
 	if (fchownat(at.fd, name, uid, gid, AT_SYMLINK_NOFOLLOW))
 		return attributes_owner_error(uid, gid, errno, err);
@@ -194,7 +211,7 @@ static int finish_node(struct dir_writer *writer, struct tree_place at, const ch
 	const struct attributes_file file = {.fd = -1, .dirfd = at.fd, .name = name, .type = type};
 	int rc = set_owner(writer, at, name, entry->uid, entry->gid, err);
 
-	if (!rc && !S_ISLNK(type) && mode_differs(writer, entry->mode))
+	if (!rc && !S_ISLNK(type) && attributes_mode_differs(&writer->tree->self, entry->mode))
 		rc = set_mode(at, name, entry->mode, err);
 	if (!rc)
 		rc = attributes_set(&file, entry->xattrs, entry->xattr_count, ATTRIBUTES_ALL, &writer->tree->notes,

@@ -127,3 +127,10 @@ int entry_path_kind(const struct entry_path *path, enum entry_kind *out, struct 
 	*out = ENTRY_WHITEOUT;
 	return 0;
 }
+
+int entry_path_blame(const char *raw, struct cpull_error *err)
+{
+	char quoted[512];
+
+	return error_wrap(err, "entry \"%s\"", error_quote(raw, strlen(raw), quoted, sizeof(quoted)));
+}

@@ -33,6 +33,9 @@ MUST_CHECK int entry_path_clean(const char *raw, struct entry_path *out, struct 
 /* CPULL_ERR_WHITEOUT for a marker that names nothing (".wh.", ".wh..", ".wh...") or has something below it. */
 MUST_CHECK int entry_path_kind(const struct entry_path *path, enum entry_kind *out, struct cpull_error *err);
 
+/* Puts the entry's path, as it is in the archive, before an error's message. Returns its code. */
+int entry_path_blame(const char *raw, struct cpull_error *err);
+
 static inline const char *entry_path_name(const struct entry_path *path)
 {
 	return path->text + path->name;

@@ -46,7 +46,7 @@ int layer_writer_new(const struct layer_writer_options *options, struct layer_wr
 	if (!rc)
 		rc = tree_new(options->dirfd, options->log, &writer->tree, err);
 	if (!rc)
-		rc = dir_writer_new(writer->tree, options->io, &writer->files, err);
+		rc = dir_writer_new(writer->tree, options->io, options->helper, &writer->files, err);
 	if (rc) {
 		layer_writer_free(writer);
 		return rc;
@@ -176,6 +176,10 @@ static int add_link(struct layer_writer *writer, struct tree_place at, const cha
 
 	if (rc)
 		return rc;
+	/* what the target gets by its own entry comes first; first_error() tells what failed */
+	rc = dir_writer_wait(writer->files, NULL);
+	if (rc)
+		return rc;
 	target_name = entry_path_name(target);
 	rc = tree_lookup(writer->tree, target->text, target->parent_len, &from, err);
 	if (rc < 0)
@@ -256,12 +260,7 @@ static int apply(struct layer_writer *writer, const struct tar_entry *entry, str
 
 static int wrap_entry(const struct layer_writer *writer, int rc, struct cpull_error *err)
 {
-	const struct tar_entry *entry = tar_entry(writer->tar);
-	char quoted[512];
-
-	if (rc && err)
-		error_wrap(err, "entry \"%s\"", error_quote(entry->path, strlen(entry->path), quoted, sizeof(quoted)));
-	return rc;
+	return rc && err ? entry_path_blame(tar_entry(writer->tar)->path, err) : rc;
 }
 
 static int on_entry(struct layer_writer *writer, struct cpull_error *err)
@@ -292,7 +291,15 @@ static int on_end(struct layer_writer *writer, struct cpull_error *err)
 	return wrap_entry(writer, dir_writer_close(writer->files, tar_entry(writer->tar), err), err);
 }
 
-int layer_writer_feed(struct layer_writer *writer, struct chunk *chunk, struct cpull_error *err)
+/* At the end of a chunk: what came before it must not be held any more. */
+static int yield(struct layer_writer *writer, struct cpull_error *err)
+{
+	int rc = wrap_entry(writer, dir_writer_yield(writer->files, err), err);
+
+	return rc ? rc : dir_writer_hand_over(writer->files, err);
+}
+
+static int feed(struct layer_writer *writer, struct chunk *chunk, struct cpull_error *err)
 {
 	struct tar_input in = {.data = chunk->data, .len = chunk->len};
 	struct tar_data data;
@@ -306,7 +313,7 @@ int layer_writer_feed(struct layer_writer *writer, struct chunk *chunk, struct c
 			return event;
 		switch ((enum tar_event)event) {
 		case TAR_MORE:
-			return wrap_entry(writer, dir_writer_yield(writer->files, err), err);
+			return yield(writer, err);
 		case TAR_ENTRY:
 			rc = on_entry(writer, err);
 			break;
@@ -318,17 +325,34 @@ int layer_writer_feed(struct layer_writer *writer, struct chunk *chunk, struct c
 			break;
 		case TAR_END:
 			writer->ended = true;
-			break;
+			return yield(writer, err);
 		}
 	}
 	return rc;
 }
 
+/* What an earlier entry's job failed with comes before rc. */
+static int first_error(struct layer_writer *writer, int rc, struct cpull_error *err)
+{
+	struct cpull_error earlier = {0};
+
+	if (rc && dir_writer_wait(writer->files, &earlier))
+		return error_copy(err, &earlier);
+	return rc;
+}
+
+int layer_writer_feed(struct layer_writer *writer, struct chunk *chunk, struct cpull_error *err)
+{
+	return first_error(writer, feed(writer, chunk, err), err);
+}
+
 int layer_writer_finish(struct layer_writer *writer, struct layer_writer_stats *out, struct cpull_error *err)
 {
 	const struct tree_place root = {.fd = writer->tree->root.fd, .dir = TREE_ROOT};
-	int rc = tar_finish(writer->tar, err);
+	int rc = dir_writer_wait(writer->files, err);
 
+	if (!rc)
+		rc = tar_finish(writer->tar, err);
 	if (rc)
 		return rc;
 	writer->finished = true;
@@ -341,7 +365,7 @@ int layer_writer_finish(struct layer_writer *writer, struct layer_writer_stats *
 		return rc;
 	/* it may wait long for the layers below */
 	tree_close_cache(writer->tree);
-	writer->stats.bulk_way = dir_writer_end_files(writer->files);
+	dir_writer_end_files(writer->files, &writer->stats.bulk_way, &writer->stats.helper);
 	if (out)
 		*out = writer->stats;
 	return 0;

@@ -9,6 +9,7 @@
 #define SNAPSHOT_LAYER_WRITER_H
 
 #include "snapshot/bulk_writer.h"
+#include "snapshot/file_jobs.h"
 
 struct layer_writer;
 
@@ -17,12 +18,14 @@ struct layer_writer_options {
 	enum cpull_io io;     /* how bulk data is written */
 	struct log *log;
 	uint64_t max_entries; /* 0: LIMIT_LAYER_ENTRIES */
+	enum file_helper helper; /* a thread for the data and the attributes of small files */
 };
 
 struct layer_writer_stats {
 	uint64_t entries;
 	uint64_t file_bytes;
 	enum bulk_way bulk_way; /* the best that bulk writes went by */
+	struct file_jobs_stats helper;
 };
 
 MUST_CHECK int layer_writer_new(const struct layer_writer_options *options, struct layer_writer **out,

@@ -176,7 +176,7 @@ static int reset_root(struct tree *tree, struct cpull_error *err)
 
 	if (fd < 0 || fstat(fd, &st))
 		return error_sys(err, CPULL_ERR_STORAGE, errno, "opening the layer's directory");
-	if ((st.st_uid != tree->uid || st.st_gid != tree->gid) && fchown(fd, tree->uid, tree->gid))
+	if ((st.st_uid != tree->self.uid || st.st_gid != tree->self.gid) && fchown(fd, tree->self.uid, tree->self.gid))
 		return error_sys(err, CPULL_ERR_STORAGE, errno, "setting the owner of the layer's directory");
 	if ((st.st_mode & 07700) != 0700 && fchmod(fd, 0700))
 		return error_sys(err, CPULL_ERR_STORAGE, errno, "setting the mode of the layer's directory");
@@ -209,9 +209,9 @@ int tree_new(int dirfd, struct log *log, struct tree **out, struct cpull_error *
 		return error_nomem(err);
 	tree->root.fd = dirfd;
 	tree->notes.log = log;
-	tree->uid = (uid_t)setfsuid((uid_t)-1);
-	tree->gid = (gid_t)setfsgid((gid_t)-1);
-	tree->umask = read_umask();
+	tree->self.uid = (uid_t)setfsuid((uid_t)-1);
+	tree->self.gid = (gid_t)setfsgid((gid_t)-1);
+	tree->self.umask = read_umask();
 	tree->last_acl = TREE_NONE;
 	tree->wanted = true;
 	tree->cache = calloc(TREE_CACHE, sizeof(*tree->cache));
@@ -269,10 +269,11 @@ void tree_close_cache(struct tree *tree)
 /* `keep`: the places of so many last calls stay open. */
 static bool give_way(struct tree *tree, int num, uint32_t keep)
 {
-	bool closed = false;
-
 	if (num != EMFILE && num != ENFILE)
 		return false;
+
+	bool closed = tree->close_more && tree->close_more(tree->close_payload);
+
 	for (size_t i = 0; i < TREE_CACHE; i++) {
 		struct tree_cached *c = &tree->cache[i];
 
@@ -435,7 +436,7 @@ int tree_mkdir(struct tree *tree, struct tree_place at, const char *name, uint32
 			return 1;
 		return error_sys(err, CPULL_ERR_STORAGE, errno, "making a directory");
 	}
-	if ((tree->umask & 0700) && fchmodat(at.fd, name, 0700, 0))
+	if ((tree->self.umask & 0700) && fchmodat(at.fd, name, 0700, 0))
 		return error_sys(err, CPULL_ERR_STORAGE, errno, "making a directory");
 	if (fstatat(at.fd, name, &st, AT_SYMLINK_NOFOLLOW))
 		return error_sys(err, CPULL_ERR_STORAGE, errno, "looking at a new directory");

@@ -62,9 +62,7 @@ struct tree_cached {
 struct tree {
 	struct resolve_root root;
 	uint64_t dev;
-	uid_t uid;    /* what new files belong to */
-	gid_t gid;
-	mode_t umask; /* 07777 when it could not be learnt */
+	struct attributes_self self;
 	uint64_t seed;
 	struct attributes_notes notes;
 	struct tree_dir *dirs;
@@ -79,6 +77,9 @@ struct tree {
 	struct tree_cached *cache;
 	uint32_t cache_count; /* of TREE_CACHE, those that are used */
 	uint32_t tick;
+	/* closes other descriptors where there are too few: true when there were any; may be NULL */
+	bool (*close_more)(void *payload);
+	void *close_payload;
 	bool trusted_fails;  /* overlay attributes have to be user.overlay.* here */
 	bool mknod_fails;    /* whiteouts have to be attributes */
 };

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Any bytes as a layer: written twice, whole and in pieces whose sizes come from the last bytes, tied to a lower
- * layer both times. Both must fail alike or leave the same tree; the lower layer and what lies beside the layer must
- * stay as they were.
+ * Any bytes as a layer: written twice, whole by one thread, and with a helper in pieces whose sizes come from the last
+ * bytes, tied to a lower layer both times. Both must fail alike or leave the same tree; the lower layer and what lies
+ * beside the layer must stay as they were.
  */
 #include <dirent.h>
 #include <sys/stat.h>
@@ -90,10 +90,9 @@ static int feed(struct layer_writer *writer, const uint8_t *data, size_t len, co
 	int rc = 0;
 
 	for (size_t at = 0, cut = 0; !rc && at < len; cut++) {
-		struct chunk *chunk = pool_try_get(share);
+		struct chunk *chunk = pool_get(share, NULL);
 		size_t n = cuts ? MIN(len - at, cuts[cut % CUTS] * (size_t)7 + 1) : len - at;
 
-		check(chunk != NULL);
 		memcpy(chunk->data, data + at, n);
 		chunk->len = (uint32_t)n;
 		at += n;
@@ -106,7 +105,8 @@ static int feed(struct layer_writer *writer, const uint8_t *data, size_t len, co
 static int write_layer(const char *name, const uint8_t *data, size_t len, const uint8_t *cuts)
 {
 	struct cpull_error err = {0};
-	struct layer_writer_options options = {.io = CPULL_IO_SYNC};
+	struct layer_writer_options options = {.io = CPULL_IO_SYNC,
+					       .helper = cuts ? FILE_HELPER_FIRST : FILE_HELPER_NEVER};
 	struct layer_writer *writer;
 	struct pool *pool;
 	struct pool_share *share;
