@@ -216,6 +216,8 @@ struct cpull_stats {
 	const char *io;           /* what bulk writes used: "sync", "uring", "uring+direct" (past the page cache) */
 	struct cpull_stage_stats fetch; /* all that came from the network, even twice; busy: handing it on */
 	uint32_t connections;     /* the most that worked on one layer at once, 0 without a registry */
+	struct cpull_stage_stats files; /* the part of write that a second thread did: data and attributes of small
+					 * files; 0 where none was started */
 };
 
 struct cpull_result {

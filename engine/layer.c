@@ -473,6 +473,9 @@ void layer_job_add_stats(const struct layer_job *job, struct cpull_stats *stats)
 	add_stage(&stats->fetch, &job->fetch_stats);
 	add_stage(&stats->open, &job->open_stats);
 	add_stage(&stats->write, &job->write_stats);
+	add_stage(&stats->files, &(struct cpull_stage_stats){.bytes = job->written.helper.bytes,
+							     .busy_ns = job->written.helper.busy_ns,
+							     .wait_input_ns = job->written.helper.wait_ns});
 }
 
 uint64_t layer_job_entries(const struct layer_job *job)

@@ -82,6 +82,7 @@ static json_t *stats_json(const struct cpull_stats *stats, bool with_stages)
 		       json_object_set_new(stages, "fetch", stage_json(&stats->fetch)) |
 		       json_object_set_new(stages, "open", stage_json(&stats->open)) |
 		       json_object_set_new(stages, "write", stage_json(&stats->write)) |
+		       json_object_set_new(stages, "files", stage_json(&stats->files)) |
 		       json_object_set_new(object, "stages", stages);
 	}
 	return whole_or_null(object, bad);
@@ -116,6 +117,7 @@ void output_stats_text(const struct cpull_stats *stats)
 	print_stage("fetch", &stats->fetch);
 	print_stage("open", &stats->open);
 	print_stage("write", &stats->write);
+	print_stage("files", &stats->files);
 	fprintf(stderr, "%" PRIu64 " entries, bulk writes by %s", stats->entries, stats->io ? stats->io : "?");
 	if (stats->connections)
 		fprintf(stderr, ", at most %u connection%s a layer", stats->connections,

@@ -299,7 +299,8 @@ static void plan(struct cpull_pull *pull)
 		.stats = {.bytes_fetched = 20000000, .bytes_unpacked = 60000000, .entries = 1234, .wall_ms = 300,
 			  .peak_rss_bytes = UINT64_MAX, .open = {60000000, 111, 222, 333},
 			  .write = {60000000, 444, 555, 666}, .io = "uring",
-			  .fetch = {20000000, 777, 888, 999}, .connections = 4},
+			  .fetch = {20000000, 777, 888, 999}, .connections = 4,
+			  .files = {30000000, 123, 456, 0}},
 	};
 }
 

@@ -281,13 +281,15 @@ def test_pull_json_with_stats():
     assert stats["stages"] == {
         "fetch": {"bytes": 20000000, "busy_ns": 777, "wait_input_ns": 888, "wait_output_ns": 999},
         "open": {"bytes": 60000000, "busy_ns": 111, "wait_input_ns": 222, "wait_output_ns": 333},
-        "write": {"bytes": 60000000, "busy_ns": 444, "wait_input_ns": 555, "wait_output_ns": 666}}
+        "write": {"bytes": 60000000, "busy_ns": 444, "wait_input_ns": 555, "wait_output_ns": 666},
+        "files": {"bytes": 30000000, "busy_ns": 123, "wait_input_ns": 456, "wait_output_ns": 0}}
 
 
 def test_pull_text_with_stats():
     done = run("ok", "--stats", "--progress=none")
     assert done.stdout == DIGEST + "\n"
     assert re.search(r"^open +57\.2 MiB ", done.stderr, re.M) and "1234 entries, bulk writes by uring" in done.stderr
+    assert re.search(r"^files +28\.6 MiB ", done.stderr, re.M)
     assert re.search(r"^fetch +19\.1 MiB ", done.stderr, re.M) and "at most 4 connections a layer" in done.stderr
 
 
