@@ -802,6 +802,12 @@ int main(void)
 	if (!begin_at(base))
 		return 1;
 	failed += run_group("layer_writer on tmpfs");
+	fixture_helper = FILE_HELPER_FIRST;
+	fresh_tmpfs(base);
+	failed += run_group("layer_writer on tmpfs with a helper");
+	if (fresh_ext4(base))
+		failed += run_group("layer_writer on ext4 with a helper");
+	fixture_helper = FILE_HELPER_NEVER;
 	if (fresh_ext4(base))
 		failed += run_group("layer_writer on ext4");
 	fresh_tmpfs(base);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Whole pulls in some hundred random combinations of jobs, memory, layers of all forms and sizes, slow servers, slow
- * writes, cancels and damage, two images at once that share layers in different orders, most of them with a pool of the
+ * writes by one thread or two, cancels and damage, two images at once that share layers in different orders, most of them with a pool of the
  * very minimum. The outcome that matters is that every one ends, and ends right.
  *
  * COCO_PULL_LOCKUP_TRIALS sets how many, COCO_PULL_LOCKUP_SEED the seed of the first; the next ones follow it. One that
@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "engine/engine.h"
+#include "snapshot/file_jobs.h"
 #include "tests/unit/made_registry.h"
 
 #define TRIALS 120u
@@ -43,6 +44,21 @@ ssize_t pwrite(int fd, const void *data, size_t len, off_t offset)
 	if (every && atomic_fetch_add(&calls, 1) % every == 0)
 		made_sleep_us(1000);
 	return (ssize_t)syscall(SYS_pwrite64, fd, data, len, offset);
+}
+
+/* ---- the helper of the write stage ---- */
+
+static atomic_bool helper_first; /* in every layer, however few files it has */
+
+int __real_file_jobs_new(enum file_helper helper, const struct attributes_self *self, struct log *log,
+			 struct file_jobs **out, struct cpull_error *err);
+int __wrap_file_jobs_new(enum file_helper helper, const struct attributes_self *self, struct log *log,
+			 struct file_jobs **out, struct cpull_error *err);
+
+int __wrap_file_jobs_new(enum file_helper helper, const struct attributes_self *self, struct log *log,
+			 struct file_jobs **out, struct cpull_error *err)
+{
+	return __real_file_jobs_new(atomic_load(&helper_first) ? FILE_HELPER_FIRST : helper, self, log, out, err);
 }
 
 /* ---- the stock of layers ---- */
@@ -149,6 +165,7 @@ struct trial {
 	bool forced; /* to that plan */
 	bool layout;
 	unsigned slow_write;
+	bool helper;
 	unsigned connections;
 	unsigned cancel_ms; /* after which the first pull is cancelled; 0: not */
 	size_t pulls;
@@ -174,11 +191,11 @@ static void describe(const struct trial *t)
 {
 	int len = snprintf(described, sizeof(described),
 			   "COCO_PULL_LOCKUP_SEED=%u: jobs %u, memory %llu, io %d, %s plan: %zu chunks of %zu, "
-			   "share %zu, jobs %u; %s, slow write %u, connections %u, cancel after %u ms;",
+			   "share %zu, jobs %u; %s, slow write %u, helper %d, connections %u, cancel after %u ms;",
 			   t->seed, t->jobs, (unsigned long long)t->memory, (int)t->io,
 			   t->forced ? "forced" : "its own", t->plan.chunk_count, t->plan.chunk_bytes,
 			   t->plan.share_max, t->plan.jobs, t->layout ? "layout" : "registry", t->slow_write,
-			   t->connections, t->cancel_ms);
+			   t->helper, t->connections, t->cancel_ms);
 
 	for (size_t i = 0; i < t->pulls; i++) {
 		len += snprintf(described + len, sizeof(described) - (size_t)len, " image %zu%s, cancel at call %u:", i,
@@ -317,6 +334,7 @@ static void choose(struct trial *t, uint32_t seed)
 	choose_images(t);
 	t->connections = pick(t, 17);
 	t->slow_write = one_in(t, 4) ? 2 + pick(t, 12) : 0;
+	t->helper = !one_in(t, 3);
 	t->cancel_ms = one_in(t, 8) ? 1 + pick(t, 30) : 0;
 	if (!t->cancel_ms && one_in(t, 8))
 		t->pull[0].cancel_at = 1 + pick(t, 20);
@@ -421,6 +439,7 @@ static void run_trial(uint32_t seed)
 	describe(&t);
 	alarm(BOUND_SECONDS);
 	atomic_store(&slow_write, t.slow_write);
+	atomic_store(&helper_first, t.helper);
 
 	struct cpull_engine *engine = open_engine(&t);
 

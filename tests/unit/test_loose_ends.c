@@ -586,6 +586,10 @@ int main(void)
 	if (!begin_at(base))
 		return 1;
 	failed += run_group("loose_ends on tmpfs");
+	fixture_helper = FILE_HELPER_FIRST;
+	fresh_tmpfs(base);
+	failed += run_group("loose_ends on tmpfs with a helper");
+	fixture_helper = FILE_HELPER_NEVER;
 	if (fresh_ext4(base))
 		failed += run_group("loose_ends on ext4");
 	fresh_tmpfs(base);
