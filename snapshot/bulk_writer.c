@@ -51,6 +51,8 @@ struct bulk_writer {
 
 	/* the file at work */
 	int fd; /* borrowed */
+	uint64_t size;
+	uint64_t reserved; /* room for so many bytes of it is there; `size` where the file system reserves none */
 	bool direct;
 	uint64_t next;    /* direct: where the data has to go on */
 	unsigned filling; /* direct: the slot whose buffer is not full yet, or NO_SLOT */
@@ -309,18 +311,20 @@ static int leave_direct(struct bulk_writer *writer, struct cpull_error *err)
 
 /* ---- the interface ---- */
 
-/* 1: the file system cannot. */
-static int preallocate(const struct bulk_writer *writer, int mode, uint64_t size, struct cpull_error *err)
+/* Has room for `end` bytes of the file and some more. 1: the file system reserves none. */
+static int reserve(struct bulk_writer *writer, int mode, uint64_t end, struct cpull_error *err)
 {
+	uint64_t from = writer->reserved, bytes = MIN(MAX(end - from, (uint64_t)RESERVE_BYTES), writer->size - from);
 	int rc;
 
 	do
-		rc = fallocate(writer->fd, mode, 0, (off_t)size);
+		rc = fallocate(writer->fd, mode, (off_t)from, (off_t)bytes);
 	while (rc && errno == EINTR);
 	/* only a lack of room matters; writing says what else is wrong */
 	if (rc && (errno == ENOSPC || errno == EDQUOT))
 		return error_sys(err, CPULL_ERR_STORAGE, errno, "reserving %llu bytes for its data",
-				 (unsigned long long)size);
+				 (unsigned long long)bytes);
+	writer->reserved = rc ? writer->size : from + bytes;
 	return rc ? 1 : 0;
 }
 
@@ -331,26 +335,43 @@ int bulk_writer_begin(struct bulk_writer *writer, int fd, uint64_t size, struct 
 
 	assert(!writer->busy && writer->filling == NO_SLOT);
 	writer->fd = fd;
+	writer->size = size;
+	writer->reserved = writer->preallocate ? 0 : size;
 	writer->direct = false;
 	writer->next = 0;
 	if (!writer->preallocate)
 		return 0;
 
-	int rc = preallocate(writer, direct ? 0 : FALLOC_FL_KEEP_SIZE, size, err);
+	int rc = reserve(writer, direct ? 0 : FALLOC_FL_KEEP_SIZE, 0, err);
 
 	writer->direct = rc == 0 && direct && fcntl(fd, F_SETFL, O_DIRECT) == 0;
 	return MIN(rc, 0);
 }
 
+/* Before data up to `end` is taken. */
+static int reserve_more(struct bulk_writer *writer, uint64_t end, struct cpull_error *err)
+{
+	if (end <= writer->reserved || writer->reserved == writer->size)
+		return 0;
+
+	int rc = reserve(writer, writer->direct ? 0 : FALLOC_FL_KEEP_SIZE, end, err);
+
+	return rc > 0 && writer->direct ? leave_direct(writer, err) : MIN(rc, 0);
+}
+
 int bulk_writer_data(struct bulk_writer *writer, struct chunk *chunk, const struct tar_data *data,
 		     struct cpull_error *err)
 {
+	int rc = reserve_more(writer, data->offset + data->len, err);
+
+	if (rc)
+		return rc;
 	if (!writer->ring)
 		return write_plain(writer, data->data, data->len, data->offset, err);
 	if (writer->direct && data->offset == writer->next)
 		return write_direct(writer, data, err);
-
-	int rc = writer->direct ? leave_direct(writer, err) : 0;
+	if (writer->direct)
+		rc = leave_direct(writer, err);
 
 	return rc ? rc : write_ring(writer, chunk, data, err);
 }

@@ -14,6 +14,9 @@
 #define BULK_BYTES (1u << 20)
 /* And from here on its data may go past the page cache. */
 #define DIRECT_BYTES (1u << 20)
+/* How much room is reserved ahead of the data: what a header says of a file's size is not worth more before the blob is
+ * verified, or a few bytes could claim a whole disk. */
+#define RESERVE_BYTES (16u << 20)
 
 struct bulk_writer;
 

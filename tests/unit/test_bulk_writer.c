@@ -6,6 +6,8 @@
  */
 #include "layer_fixture.h"
 
+#include <sys/statvfs.h>
+
 #include "snapshot/bulk_writer.h"
 
 #define CHUNK_BYTES 65536u
@@ -247,7 +249,44 @@ static void no_room(void **state)
 	}
 }
 
-/* A size that there is no room for is found at once, where it is announced. */
+static uint64_t room(void)
+{
+	struct statvfs fs;
+
+	assert_int_equal(statvfs(".", &fs), 0);
+	return (uint64_t)fs.f_bavail * fs.f_frsize;
+}
+
+/* A size is only what a header says: it claims little, however large it is, and what it claims goes with the data. */
+static void a_size_claims_little(void **state)
+{
+	static const enum cpull_io ios[] = {CPULL_IO_SYNC, CPULL_IO_URING};
+	const uint64_t ends[] = {RESERVE_BYTES - 1, RESERVE_BYTES, RESERVE_BYTES + 1, 3 * RESERVE_BYTES + 4096 + 5};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_LEN(ios) - !has_uring(); i++) {
+		uint64_t before = room(), at = 0;
+		struct place p;
+
+		set_up(&p, ios[i]);
+		begin(&p, 1ull << 42);
+		assert_true(room() + RESERVE_BYTES + (1u << 20) > before);
+		for (size_t k = 0; k < ARRAY_LEN(ends); at = ends[k++]) {
+			must_feed(&p, 512, at, ends[k]);
+			assert_true(room() + ends[k] + RESERVE_BYTES + (1u << 20) > before);
+		}
+		check(0, RESERVE_BYTES, false);
+		tear_down(&p);
+		/* and one that is as large as it said */
+		set_up(&p, ios[i]);
+		for (size_t k = 0; k < ARRAY_LEN(ends); k++)
+			write_one(&p, ends[k], 512);
+		tear_down(&p);
+		unlink("file");
+	}
+}
+
+/* A lack of room is found where it is reserved. */
 static void no_room_to_reserve(void **state)
 {
 	static const enum cpull_io ios[] = {CPULL_IO_SYNC, CPULL_IO_URING};
@@ -260,9 +299,9 @@ static void no_room_to_reserve(void **state)
 		struct place p;
 
 		set_up(&p, ios[i]);
-		p.fd = open("file", O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-		assert_int_equal(bulk_writer_begin(p.writer, p.fd, 1ull << 34, &err), CPULL_ERR_SPACE);
-		assert_non_null(strstr(err.message, "17179869184 bytes"));
+		begin(&p, 1ull << 34);
+		assert_int_equal(feed(&p, 512, 0, 1ull << 34, &err), CPULL_ERR_SPACE);
+		assert_non_null(strstr(err.message, "reserving 16777216 bytes"));
 		tear_down(&p);
 		unlink("file");
 	}
@@ -339,6 +378,7 @@ static int run_group(const char *name)
 		cmocka_unit_test(plain_writes),     cmocka_unit_test(ring_writes),
 		cmocka_unit_test(no_stray_bytes),   cmocka_unit_test(pieces_with_gaps),
 		cmocka_unit_test(no_room),          cmocka_unit_test(no_room_to_reserve),
+		cmocka_unit_test(a_size_claims_little),
 		cmocka_unit_test(abandoned),        cmocka_unit_test(no_locked_memory),
 		cmocka_unit_test(no_uring),
 	};
