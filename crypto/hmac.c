@@ -18,8 +18,8 @@ struct hmac {
 	struct hasher *outer; /* has had the key, takes the inner one's digest */
 };
 
-/* RFC 2104, section 2: a hash begins with the key, zeros up to a block, and every byte xored. `pad` is where that is put
- * together. */
+/* RFC 2104, section 2: a hash begins with the key, zeros up to a block, and every byte xored. `pad` is where that is
+ * put together. */
 static int begin_padded(struct hasher **out, uint8_t pad[BLOCK_BYTES], const uint8_t key[32], uint8_t xor,
 			struct cpull_error *err)
 {

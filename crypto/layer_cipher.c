@@ -34,7 +34,7 @@ int layer_key_print(const struct layer_key *key, char out[LAYER_KEY_PRINT_BYTES]
 	static const char purpose[] = "coco-pull layer key";
 	struct hasher *hasher;
 	struct digest digest;
-	int rc = hasher_new(DIGEST_SHA256, &hasher, err);
+	int rc = hasher_new_secret(DIGEST_SHA256, &hasher, err);
 
 	if (rc)
 		return rc;

@@ -21,7 +21,8 @@ void layer_key_free(struct layer_key *key); /* wiped; NULL is fine */
 #define LAYER_KEY_PRINT_BYTES (2 * 32 + 1)
 
 /* Something that names the key and says nothing about it: a hash in hex, over 256 random bits and what goes with them.
- * Whoever comes with the same one may have what the key has opened before. */
+ * Whoever comes with the same one may have what the key has opened before. CPULL_ERR_NOMEM when the secure heap is used
+ * up: hashing copies the key. */
 MUST_CHECK int layer_key_print(const struct layer_key *key, char out[LAYER_KEY_PRINT_BYTES], struct cpull_error *err);
 
 struct layer_cipher;

@@ -119,10 +119,36 @@ static void keys_live_in_the_secure_heap(void **state)
 	layer_cipher_free(NULL);
 }
 
+/* It hashes the key, so it needs a place there as well. */
+static void a_print_is_made_in_the_secure_heap(void **state)
+{
+	struct layer_key *key = layer_key_new();
+	char print[LAYER_KEY_PRINT_BYTES];
+	struct cpull_error err = {0};
+	void *held[4096];
+	size_t count = 0;
+
+	(void)state;
+	assert_non_null(key);
+	if (!CRYPTO_secure_malloc_initialized())
+		skip();
+	assert_int_equal(layer_key_print(key, print, &err), 0);
+	while (count < ARRAY_LEN(held) && (held[count] = OPENSSL_secure_malloc(32)))
+		count++;
+	assert_true(count < ARRAY_LEN(held));
+	assert_int_equal(layer_key_print(key, print, &err), CPULL_ERR_NOMEM);
+	assert_non_null(strstr(err.message, "out of secure memory"));
+	while (count)
+		OPENSSL_secure_free(held[--count]);
+	assert_int_equal(layer_key_print(key, print, &err), 0);
+	layer_key_free(key);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(keys_live_in_the_secure_heap),
+		cmocka_unit_test(a_print_is_made_in_the_secure_heap),
 		cmocka_unit_test(every_cut_gives_the_same),
 		cmocka_unit_test(counter_wraps_over_all_bytes),
 		cmocka_unit_test(the_vectors_layer_decrypts),
