@@ -80,8 +80,24 @@ def memory_targets(document, image):
                  ratio(median(small, "wall_s"), median(own, "wall_s")), 1.3)
 
 
+def failures(document):
+    """(peer, image) of all that coco-pull itself, by any way, did not pull."""
+    return [(row["peer"], row["image"]) for row in document["results"]
+            if row["failed"] and row["peer"].startswith(SUBJECT)]
+
+
 def targets(document):
-    """Every row of the table of targets that this document can say something about, or should have."""
+    """Every row of the table of targets that this document can say something about, or should have. What is not
+    measured because coco-pull failed does not hold."""
+    rows, failed = target_rows(document), failures(document)
+    for row in rows:
+        peer = SUBJECT + "-24M" if "24M" in row["what"] else SUBJECT
+        if row["holds"] is None and (peer, row["image"]) in failed:
+            row.update(holds=False, note=peer + " failed")
+    return rows
+
+
+def target_rows(document):
     names, rows = list(document["images"]), []
     for image in names:
         name, _, tag = image.partition(":")

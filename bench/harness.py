@@ -356,6 +356,9 @@ def main(argv):
             with open(options.html, "w") as f:
                 f.write(page.render(document))
         print(report.text(document))
+        if figures.failures(document):
+            say("bench/run: coco-pull did not pull everything")
+            return 1
     except KeyboardInterrupt:
         say("bench/run: stopped")
         return 130

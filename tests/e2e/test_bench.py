@@ -113,6 +113,15 @@ def test_targets_hold_or_not_or_were_not_measured():
     assert slow["wall against podman"]["holds"] is False
 
 
+def test_what_failed_itself_holds_no_target():
+    doc = document()
+    doc["results"][0] = figures.result_row("coco-pull", "multi:gzip", [], "blob has another digest")
+    rows = {(r["what"], r["image"]): r for r in figures.targets(doc)}
+    assert rows["wall against podman", "multi:gzip"]["holds"] is False
+    assert rows["peak RSS", "multi:gzip"]["holds"] is False and rows["re-pull by tag", "tiny"]["holds"] is True
+    assert figures.failures(doc) == [("coco-pull", "multi:gzip")] and not figures.failures(document())
+
+
 def test_compare_tells_a_change_from_noise():
     changed = change.compare(document(), document((0.5, 0.6, 0.55), (5.0, 7.5, 6.5)))
     rows = {(r["peer"], r["figure"]): r for r in changed}
