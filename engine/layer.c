@@ -220,14 +220,14 @@ static int open_chunk(struct layer_job *job, struct chunk *in, struct chunk **fi
 	return rc;
 }
 
-/* Notes a failure of the content, and has the rest of the blob judged. What else there is ends the stage. */
+/* Notes a failure of the content, and has the rest of the blob judged: from then on nothing else that goes wrong with
+ * the content or its files matters. Otherwise what is no failure of the content ends the stage. */
 static int judge_content(struct layer_job *job, int rc, struct cpull_error *err)
 {
-	if (rc == STOPPED)
-		return atomic_load(&job->judging) ? 0 : STOPPED;
-	if (!is_content_failure(rc))
+	if (is_content_failure(rc))
+		job_fail(job, err);
+	else if (!atomic_load(&job->judging))
 		return rc;
-	job_fail(job, err);
 	*err = (struct cpull_error){0};
 	return 0;
 }

@@ -291,4 +291,23 @@ static inline void made_write_key(const char *path, EVP_PKEY *pkey)
 	must(f && PEM_write_PrivateKey(f, pkey, NULL, NULL, 0, NULL, NULL) == 1 && !fclose(f), path);
 }
 
+/* Of this process, with a name that begins so. */
+static inline bool made_has_thread(const char *wanted)
+{
+	CLEANUP_DIR DIR *list = fs_list(AT_FDCWD, "/proc/self/task");
+	const char *name;
+	bool found = false;
+
+	must(list, "/proc/self/task");
+	while ((name = fs_next_name(list))) {
+		CLEANUP_FREE char *path = format_string("/proc/self/task/%s/comm", name);
+		CLEANUP_BYTES struct bytes comm = {0};
+
+		/* one may end meanwhile */
+		if (!file_read(path, 64, "thread name", &comm, NULL))
+			found = found || strncmp(comm.data, wanted, strlen(wanted)) == 0;
+	}
+	return found;
+}
+
 #endif

@@ -7,13 +7,17 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <cmocka.h>
+#include <errno.h>
 #include <pthread.h>
+#include <stdatomic.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include "engine/base/error.h"
 #include "engine/base/fs.h"
 #include "engine/base/limits.h"
 #include "engine/coco_pull.h"
-#include "tests/unit/oci_layout.h"
+#include "tests/unit/made_image.h"
 
 static char scratch[] = "/tmp/cpull-pull-XXXXXX";
 
@@ -260,6 +264,59 @@ static void odd_orders_are_fine(void **state)
 
 /* ---- limits ---- */
 
+/* ---- a store without room ---- */
+
+static atomic_bool full;
+
+/* What the library writes with. Fails once the layer's other thread has come to its end. */
+ssize_t pwrite(int fd, const void *data, size_t len, off_t offset)
+{
+	if (!atomic_load(&full))
+		return (ssize_t)syscall(SYS_pwrite64, fd, data, len, offset);
+	while (made_has_thread("cpull-open"))
+		usleep(1000);
+	errno = ENOSPC;
+	return -1;
+}
+
+/* The content turns out bad while a file is being written, which then fails too: what counts is the blob. */
+static void a_full_store_hides_no_tampering(void **state)
+{
+	struct cpull_engine *engine = open_engine("full", 1);
+	struct made_layer layer = {0};
+	const struct made_layer *layers[] = {&layer};
+	struct made_image image = {0};
+	struct cpull_error err = {0};
+	uint32_t seed = 1;
+	char dir[100], name[128], *noise = malloc(1u << 20);
+
+	(void)state;
+	must(noise, "memory");
+	for (size_t i = 0; i < 1u << 20; i++)
+		noise[i] = (char)made_random(&seed);
+	snprintf(dir, sizeof(dir), "%s/tampered", scratch);
+	snprintf(name, sizeof(name), "oci:%s:0", dir);
+	make_layout_dirs(dir);
+	made_add_file(&layer, "noise", noise, 1u << 20);
+	made_seal(&layer, MADE_GZIP, 1, NULL);
+	made_image_make(&image, layers, 1);
+	made_write_layout(dir, &image, 1);
+	layer.blob.data[layer.blob.len - 6] ^= 1; /* of the CRC-32 */
+	made_write_blob(dir, layer.digest, &layer.blob);
+
+	atomic_store(&full, true);
+
+	struct cpull_pull *pull = start(engine, name, NULL, NULL);
+
+	assert_int_equal(cpull_pull_wait(pull, -1, &err), CPULL_ERR_DIGEST);
+	atomic_store(&full, false);
+	cpull_pull_free(pull);
+	cpull_engine_free(engine);
+	made_image_free(&image);
+	made_layer_free(&layer);
+	free(noise);
+}
+
 /* Puts an index over what the layout's index.json names, which then names the index. */
 static void wrap_in_index(const char *dir)
 {
@@ -325,16 +382,16 @@ static void unknown_members_are_refused(void **state)
 		struct cpull_mount_options known;
 		uint64_t newer;
 	} mount_options = {.known = {.size = sizeof(mount_options)}, .newer = 1};
-	struct cpull_engine *engine = open_engine("options", 0), *none;
+	struct cpull_engine *engine = open_engine("options", 0), *refused;
 	struct cpull_pull *pull;
 
 	(void)state;
-	assert_int_equal(cpull_engine_new(&engine_options.known, &none, NULL), CPULL_ERR_USAGE);
+	assert_int_equal(cpull_engine_new(&engine_options.known, &refused, NULL), CPULL_ERR_USAGE);
 	assert_int_equal(cpull_pull_start(engine, &pull_options.known, &pull, NULL), CPULL_ERR_USAGE);
 	assert_int_equal(cpull_mount(engine, "x", scratch, &mount_options.known, NULL), CPULL_ERR_USAGE);
 	engine_options.newer = pull_options.newer = mount_options.newer = 0;
 	engine_options.known.reserved[7] = 1;
-	assert_int_equal(cpull_engine_new(&engine_options.known, &none, NULL), CPULL_ERR_USAGE);
+	assert_int_equal(cpull_engine_new(&engine_options.known, &refused, NULL), CPULL_ERR_USAGE);
 	assert_int_equal(cpull_pull_start(engine, &pull_options.known, &pull, NULL), CPULL_ERR_NOT_FOUND);
 	assert_int_equal(cpull_mount(engine, "x", scratch, &mount_options.known, NULL), CPULL_ERR_NOT_FOUND);
 	pull_options.known.size = 8;
@@ -353,6 +410,7 @@ int main(void)
 		cmocka_unit_test(culprit_is_reported),
 		cmocka_unit_test(cancel_from_the_callback),
 		cmocka_unit_test(odd_orders_are_fine),
+		cmocka_unit_test(a_full_store_hides_no_tampering),
 		cmocka_unit_test(indexes_nest_so_deep_and_no_deeper),
 		cmocka_unit_test(unknown_members_are_refused),
 	};

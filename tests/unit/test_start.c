@@ -251,27 +251,9 @@ static bool any_link(const char *dir, const char *target)
 	return found;
 }
 
-static bool any_thread(const char *wanted)
-{
-	CLEANUP_DIR DIR *list = fs_list(AT_FDCWD, "/proc/self/task");
-	const char *name;
-	bool found = false;
-
-	must(list, "/proc/self/task");
-	while ((name = fs_next_name(list))) {
-		CLEANUP_FREE char *path = format_string("/proc/self/task/%s/comm", name);
-		CLEANUP_BYTES struct bytes comm = {0};
-
-		/* threads of the server's end meanwhile */
-		if (!file_read(path, 64, "thread name", &comm, NULL))
-			found = found || strncmp(comm.data, wanted, strlen(wanted)) == 0;
-	}
-	return found;
-}
-
 static bool fetches(void)
 {
-	return any_thread("cpull-fetch") || any_link("/proc/self/fd", "anon_inode:[io_uring]");
+	return made_has_thread("cpull-fetch") || any_link("/proc/self/fd", "anon_inode:[io_uring]");
 }
 
 static void an_engine_starts_nothing(void **state)
@@ -279,7 +261,7 @@ static void an_engine_starts_nothing(void **state)
 	struct cpull_engine *engine = open_engine(4, false);
 
 	(void)state;
-	assert_false(any_thread("cpull-"));
+	assert_false(made_has_thread("cpull-"));
 	assert_false(fetches());
 	assert_null(engine->pool);
 	cpull_engine_free(engine);
