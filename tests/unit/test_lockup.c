@@ -15,6 +15,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "engine/base/ring.h"
 #include "engine/engine.h"
 #include "snapshot/file_jobs.h"
 #include "tests/unit/made_registry.h"
@@ -31,6 +32,7 @@ static char scratch[] = "/tmp/cpull-lockup-XXXXXX";
 static char key_path[64], layout_path[64];
 static struct made_layer stock[STOCK + 1];
 static struct made_registry registry;
+static bool has_uring; /* with it large files are written by several writes at once, which hold chunks */
 
 /* ---- slow writes ---- */
 
@@ -122,7 +124,11 @@ static void make_layer(struct made_layer *l, unsigned number, EVP_PKEY *pkey)
 
 static int make_stock(void **state)
 {
+	struct ring *ring = NULL;
+
 	(void)state;
+	has_uring = ring_new(CPULL_IO_URING, 4, &ring, NULL) == 0;
+	ring_free(ring);
 	if (!mkdtemp(scratch))
 		return -1;
 	if (make_keys(state))
@@ -223,7 +229,7 @@ static void choose_plan(struct trial *t)
 
 	t->jobs = 1 + pick(t, 16);
 	t->memory = (16u << 20) + (one_in(t, 2) ? pick(t, 9u << 20) : 0);
-	t->io = one_in(t, 4) ? CPULL_IO_SYNC : CPULL_IO_AUTO;
+	t->io = one_in(t, 4) ? CPULL_IO_SYNC : one_in(t, 3) && has_uring ? CPULL_IO_URING : CPULL_IO_AUTO;
 	assert_int_equal(memory_plan_make(t->memory, t->jobs, &t->plan, NULL), 0);
 	t->forced = !one_in(t, 4);
 	if (!t->forced)
