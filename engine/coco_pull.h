@@ -196,8 +196,8 @@ struct cpull_layer {
 };
 
 /* Where the time of one pull went, summed over its layers. A stage waits on input while nothing is there
- * to work on, and on output while the stage after it holds all memory there is. Layers are in progress at
- * once, so sums may be longer than the pull took. */
+ * to work on, and on output while the stage after it holds all memory there is, or other layers all there is
+ * for zstd windows. Layers are in progress at once, so sums may be longer than the pull took. */
 struct cpull_stage_stats {
 	uint64_t bytes;
 	uint64_t busy_ns;
@@ -211,8 +211,8 @@ struct cpull_stats {
 	uint64_t entries;         /* tar entries applied */
 	uint64_t wall_ms;
 	uint64_t peak_rss_bytes;  /* of the whole process */
-	struct cpull_stage_stats open;  /* digest, HMAC, decrypt, decompress */
-	struct cpull_stage_stats write; /* diff_id, tar, files */
+	struct cpull_stage_stats open;  /* decrypt, decompress */
+	struct cpull_stage_stats write; /* digest, HMAC, diff_id, tar, files */
 	const char *io;           /* what bulk writes used: "sync", "uring", "uring+direct" (past the page cache) */
 	struct cpull_stage_stats fetch; /* all that came from the network, even twice; busy: handing it on */
 	uint32_t connections;     /* the most that worked on one layer at once, 0 without a registry */

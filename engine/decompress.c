@@ -46,6 +46,7 @@ struct decompress {
 	enum decompress_kind kind;
 	struct window_bank *windows;
 	atomic_bool cancelled;
+	uint64_t waited_ns; /* for windows */
 	uint64_t in_total; /* input taken so far, for messages */
 	int failed;
 	uint8_t magic[MAGIC_BYTES]; /* first bytes, until the kind is decided and they are passed on */
@@ -78,6 +79,11 @@ void decompress_cancel(struct decompress *d)
 {
 	atomic_store(&d->cancelled, true);
 	window_bank_wake(d->windows);
+}
+
+uint64_t decompress_waited_ns(const struct decompress *d)
+{
+	return d->waited_ns;
 }
 
 enum decompress_kind decompress_kind(const struct decompress *d)
@@ -267,7 +273,8 @@ static int take_window(struct decompress *d, uint64_t window, struct cpull_error
 		room *= 2;
 	window_bank_give(d->windows, lease);
 
-	int rc = window_bank_take(d->windows, MIN(room, window_bank_total(d->windows)), &d->cancelled, lease);
+	int rc = window_bank_take(d->windows, MIN(room, window_bank_total(d->windows)), &d->cancelled, lease,
+				  &d->waited_ns);
 
 	return rc ? error_set(err, rc, "taking a zstd window of %llu bytes", (unsigned long long)window) : 0;
 }

@@ -33,6 +33,8 @@ MUST_CHECK int decompress_run(struct decompress *decompress, struct decompress_i
 MUST_CHECK int decompress_finish(struct decompress *decompress, struct cpull_error *err);
 /* Ends a wait for a window, now and from now on. Any thread. */
 void decompress_cancel(struct decompress *decompress);
+/* How long it waited for windows so far. */
+uint64_t decompress_waited_ns(const struct decompress *decompress);
 enum decompress_kind decompress_kind(const struct decompress *decompress);
 void decompress_free(struct decompress *decompress);
 

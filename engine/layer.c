@@ -271,6 +271,7 @@ static void *opener_main(void *payload)
 		job_fail(job, &err);
 	queue_close(&job->queue, 0);
 	chunk_put(filling);
+	job->open_stats.wait_output_ns += decompress_waited_ns(job->decompress);
 	job->open_stats.busy_ns = now_ns() - since - job->open_stats.wait_input_ns - job->open_stats.wait_output_ns;
 	thread_ends(job);
 	return NULL;

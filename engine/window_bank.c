@@ -121,8 +121,9 @@ static int make(struct window_bank *bank, size_t window_bytes, struct window_lea
 }
 
 int window_bank_take(struct window_bank *bank, size_t window_bytes, const atomic_bool *cancelled,
-		     struct window_lease *out)
+		     struct window_lease *out, uint64_t *wait_ns)
 {
+	uint64_t since = 0;
 	int rc = 0;
 
 	assert(window_bytes <= bank->total);
@@ -135,12 +136,16 @@ int window_bank_take(struct window_bank *bank, size_t window_bytes, const atomic
 		else if (make_room(bank, window_bytes))
 			rc = make(bank, window_bytes, out);
 		else {
+			if (!since)
+				since = now_ns();
 			pthread_cond_wait(&bank->changed, &bank->lock);
 			continue;
 		}
 		break;
 	}
 	pthread_mutex_unlock(&bank->lock);
+	if (since)
+		*wait_ns += now_ns() - since;
 	return rc;
 }
 

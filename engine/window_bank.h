@@ -30,10 +30,10 @@ MUST_CHECK int window_bank_new(size_t total_bytes, struct window_bank **out, str
 /* Everything must have been given back. NULL is fine. */
 void window_bank_free(struct window_bank *bank);
 size_t window_bank_total(const struct window_bank *bank);
-/* Waits for room for a window of window_bytes (at most the total). CPULL_ERR_CANCELLED once *cancelled is set, see
- * below; CPULL_ERR_NOMEM. */
+/* Waits for room for a window of window_bytes (at most the total), and adds the time that took to *wait_ns.
+ * CPULL_ERR_CANCELLED once *cancelled is set, see below; CPULL_ERR_NOMEM. */
 MUST_CHECK int window_bank_take(struct window_bank *bank, size_t window_bytes, const atomic_bool *cancelled,
-				struct window_lease *out);
+				struct window_lease *out, uint64_t *wait_ns);
 /* Empties the lease. One that is empty is fine. */
 void window_bank_give(struct window_bank *bank, struct window_lease *lease);
 /* To be called after *cancelled of a waiter was set. */

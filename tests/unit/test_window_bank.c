@@ -15,11 +15,14 @@
 #define MIB ((size_t)1 << 20)
 
 static atomic_bool never;
+static uint64_t waited_ns; /* by whoever need not wait */
 
 struct waiter {
 	struct window_bank *bank;
 	atomic_bool cancelled;
 	atomic_bool got;
+	atomic_int tid;
+	uint64_t waited_ns;
 	int rc;
 };
 
@@ -28,10 +31,28 @@ static void *wait_for_window(void *payload)
 	struct waiter *w = payload;
 	struct window_lease lease = {0};
 
-	w->rc = window_bank_take(w->bank, 6 * MIB, &w->cancelled, &lease);
+	atomic_store(&w->tid, gettid());
+	w->rc = window_bank_take(w->bank, 6 * MIB, &w->cancelled, &lease, &w->waited_ns);
 	atomic_store(&w->got, true);
 	window_bank_give(w->bank, &lease);
 	return NULL;
+}
+
+/* Returns when the waiter sleeps, which it does nowhere else. */
+static void until_it_waits(const struct waiter *w)
+{
+	char path[64], state = 0;
+
+	while (state != 'S') {
+		int tid = atomic_load(&w->tid);
+		CLEANUP_FILE FILE *f = NULL;
+
+		snprintf(path, sizeof(path), "/proc/self/task/%d/stat", tid);
+		f = tid ? fopen(path, "re") : NULL;
+		if (f && fscanf(f, "%*d (%*[^)]) %c", &state) != 1)
+			state = 0;
+		usleep(1000);
+	}
 }
 
 static void decoders_are_handed_on(void **state)
@@ -41,18 +62,18 @@ static void decoders_are_handed_on(void **state)
 
 	(void)state;
 	assert_int_equal(window_bank_new(8 * MIB, &bank, NULL), 0);
-	assert_int_equal(window_bank_take(bank, 4 * MIB, &never, &a), 0);
+	assert_int_equal(window_bank_take(bank, 4 * MIB, &never, &a, &waited_ns), 0);
 
 	void *decoder = a.decoder;
 
 	window_bank_give(bank, &a);
 	assert_null(a.decoder);
-	assert_int_equal(window_bank_take(bank, 2 * MIB, &never, &b), 0);
+	assert_int_equal(window_bank_take(bank, 2 * MIB, &never, &b, &waited_ns), 0);
 	assert_ptr_equal(b.decoder, decoder);
 	assert_int_equal(b.window_bytes, 4 * MIB);
 	window_bank_give(bank, &b);
 	/* an idle one makes room for a larger one */
-	assert_int_equal(window_bank_take(bank, 8 * MIB, &never, &a), 0);
+	assert_int_equal(window_bank_take(bank, 8 * MIB, &never, &a, &waited_ns), 0);
 	assert_int_equal(a.window_bytes, 8 * MIB);
 	window_bank_give(bank, &a);
 	window_bank_free(bank);
@@ -66,10 +87,10 @@ static void wait_ends(bool by_cancel)
 	pthread_t thread;
 
 	assert_int_equal(window_bank_new(8 * MIB, &bank, NULL), 0);
-	assert_int_equal(window_bank_take(bank, 4 * MIB, &never, &a), 0);
+	assert_int_equal(window_bank_take(bank, 4 * MIB, &never, &a, &waited_ns), 0);
 	w.bank = bank;
 	assert_int_equal(pthread_create(&thread, NULL, wait_for_window, &w), 0);
-	usleep(20000);
+	until_it_waits(&w);
 	assert_false(atomic_load(&w.got)); /* 4 + 6 are more than 8 */
 	if (by_cancel) {
 		atomic_store(&w.cancelled, true);
@@ -79,6 +100,8 @@ static void wait_ends(bool by_cancel)
 	}
 	pthread_join(thread, NULL);
 	assert_int_equal(w.rc, by_cancel ? CPULL_ERR_CANCELLED : 0);
+	assert_true(w.waited_ns > 0);
+	assert_int_equal(waited_ns, 0);
 	window_bank_give(bank, &a);
 	window_bank_free(bank);
 }
