@@ -258,9 +258,10 @@ int ring_register(struct ring *ring, const struct iovec *memory)
 
 static bool is_registered(const struct ring *ring, const uint8_t *data, size_t len)
 {
-	const uint8_t *start = ring->registered.iov_base, *end = start + ring->registered.iov_len;
+	uintptr_t start = (uintptr_t)ring->registered.iov_base, at = (uintptr_t)data;
+	size_t room = ring->registered.iov_len;
 
-	return start && data >= start && data < end && len <= (size_t)(end - data);
+	return at >= start && at - start < room && len <= room - (at - start);
 }
 
 static int queue_write(struct ring *ring, struct slot *slot)
