@@ -367,6 +367,24 @@ static void indexes_nest_so_deep_and_no_deeper(void **state)
 
 /* ---- options ---- */
 
+static void so_many_connections_and_no_more(void **state)
+{
+	struct cpull_pull_options o = {.size = sizeof(o), .image = "oci:/nowhere", .connections = LIMIT_CONNECTIONS};
+	struct cpull_engine *engine = open_engine("connections", 0);
+	struct cpull_error err = {0};
+	struct cpull_pull *pull;
+
+	(void)state;
+	assert_int_equal(cpull_pull_start(engine, &o, &pull, &err), CPULL_ERR_NOT_FOUND);
+	o.connections++;
+	err = (struct cpull_error){0};
+	assert_int_equal(cpull_pull_start(engine, &o, &pull, &err), CPULL_ERR_USAGE);
+	assert_non_null(strstr(err.message, "17 connections"));
+	o.connections = UINT32_MAX;
+	assert_int_equal(cpull_pull_start(engine, &o, &pull, NULL), CPULL_ERR_USAGE);
+	cpull_engine_free(engine);
+}
+
 /* A newer caller's members must not be passed over in silence: one of them may be a policy. */
 static void unknown_members_are_refused(void **state)
 {
@@ -412,6 +430,7 @@ int main(void)
 		cmocka_unit_test(odd_orders_are_fine),
 		cmocka_unit_test(a_full_store_hides_no_tampering),
 		cmocka_unit_test(indexes_nest_so_deep_and_no_deeper),
+		cmocka_unit_test(so_many_connections_and_no_more),
 		cmocka_unit_test(unknown_members_are_refused),
 	};
 
