@@ -72,12 +72,25 @@ static bool is_blob_verdict(int code)
 	return code == CPULL_ERR_DIGEST || code == CPULL_ERR_SIZE || code == CPULL_ERR_DECRYPT;
 }
 
-/* First error wins, and a verdict on the blob wins over what its content led to; everything that could wait is
+/* Against a failure of the content: the blob is another one, or nobody can tell, as the rest of it cannot be had. */
+static bool outweighs_content(int code)
+{
+	switch (cpull_code_class(code)) {
+	case CPULL_CLASS_NETWORK:
+	case CPULL_CLASS_AUTH:
+	case CPULL_CLASS_NOT_FOUND:
+		return true;
+	default:
+		return is_blob_verdict(code);
+	}
+}
+
+/* First error wins, but over what the content led to wins what is known of the blob; everything that could wait is
  * woken. */
 static void job_fail(struct layer_job *job, const struct cpull_error *err)
 {
 	pthread_mutex_lock(&job->lock);
-	if (!job->err.code || (is_content_failure(job->err.code) && is_blob_verdict(err->code)))
+	if (!job->err.code || (is_content_failure(job->err.code) && outweighs_content(err->code)))
 		job->err = *err;
 	pthread_mutex_unlock(&job->lock);
 	if (is_content_failure(err->code)) {

@@ -20,6 +20,7 @@ struct made_pace {
 	bool wrong;         /* one byte is another one */
 	size_t cut_at;      /* the connection breaks here the first time */
 	bool missing;       /* 404 */
+	bool gone;          /* 404 from the second time on */
 };
 
 struct made_item {
@@ -156,7 +157,7 @@ static inline bool made_answer(struct server *server, int fd, const struct reque
 
 	struct made_item *item = made_item_find(r, digest);
 
-	if (!item || item->pace.missing)
+	if (!item || item->pace.missing || (item->pace.gone && atomic_load(&item->served)))
 		return server_reply(server, fd, 404, "", "{\"errors\":[{\"code\":\"BLOB_UNKNOWN\"}]}");
 	return made_reply(server, fd, request, item);
 }

@@ -17,7 +17,7 @@
 #include "engine/base/fs.h"
 #include "engine/base/limits.h"
 #include "engine/coco_pull.h"
-#include "tests/unit/made_image.h"
+#include "tests/unit/made_registry.h"
 
 static char scratch[] = "/tmp/cpull-pull-XXXXXX";
 
@@ -262,9 +262,7 @@ static void odd_orders_are_fine(void **state)
 	cpull_engine_free(NULL);
 }
 
-/* ---- limits ---- */
-
-/* ---- a store without room ---- */
+/* ---- bad content, and more that goes wrong ---- */
 
 static atomic_bool full;
 
@@ -316,6 +314,47 @@ static void a_full_store_hides_no_tampering(void **state)
 	made_layer_free(&layer);
 	free(noise);
 }
+
+/* The content turns out bad, and then the rest of the blob cannot be had: nobody can tell whose fault that is, and
+ * trying again may help. */
+static void bad_content_is_no_verdict_without_the_blob(void **state)
+{
+	static struct made_registry registry;
+	const struct made_pace pace = {.cut_at = 1u << 20, .gone = true};
+	struct cpull_engine *engine = open_engine("gone", 1);
+	struct made_layer layer = {0};
+	const struct made_layer *layers[] = {&layer};
+	struct made_image image = {0};
+	struct cpull_error err = {0};
+	struct cpull_pull_options o = {.size = sizeof(o), .platform = "linux/amd64", .plain_http = true};
+	struct cpull_pull *pull;
+	uint32_t seed = 1;
+	char name[100], *noise = malloc(2u << 20);
+
+	(void)state;
+	must(noise, "memory");
+	for (size_t i = 0; i < 2u << 20; i++)
+		noise[i] = (char)made_random(&seed);
+	made_add_file(&layer, "noise", noise, 2u << 20);
+	layer.tar.data[0] ^= 1; /* of the first header */
+	made_seal(&layer, MADE_GZIP, 1, NULL);
+	made_image_make(&image, layers, 1);
+	registry = (struct made_registry){0};
+	made_registry_add(&registry, "gone", &image, &pace);
+	made_registry_start(&registry);
+	snprintf(name, sizeof(name), "127.0.0.1:%u/it:gone", registry.server.port);
+	o.image = name;
+	assert_int_equal(cpull_pull_start(engine, &o, &pull, NULL), 0);
+	assert_int_equal(cpull_pull_wait(pull, -1, &err), CPULL_ERR_NOT_FOUND);
+	cpull_pull_free(pull);
+	cpull_engine_free(engine);
+	made_registry_stop(&registry);
+	made_image_free(&image);
+	made_layer_free(&layer);
+	free(noise);
+}
+
+/* ---- limits ---- */
 
 /* Puts an index over what the layout's index.json names, which then names the index. */
 static void wrap_in_index(const char *dir)
@@ -429,6 +468,7 @@ int main(void)
 		cmocka_unit_test(cancel_from_the_callback),
 		cmocka_unit_test(odd_orders_are_fine),
 		cmocka_unit_test(a_full_store_hides_no_tampering),
+		cmocka_unit_test(bad_content_is_no_verdict_without_the_blob),
 		cmocka_unit_test(indexes_nest_so_deep_and_no_deeper),
 		cmocka_unit_test(so_many_connections_and_no_more),
 		cmocka_unit_test(unknown_members_are_refused),
