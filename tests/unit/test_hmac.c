@@ -16,6 +16,7 @@
 #include "crypto/algorithms.h"
 #include "crypto/hmac.h"
 #include "crypto/keys.h"
+#include "tests/unit/full_secure_heap.h"
 
 #define MESSAGE_BYTES (9u << 10)
 
@@ -157,26 +158,23 @@ static void a_full_secure_heap_is_said(void **state)
 {
 	const uint8_t key[32] = {9};
 	struct cpull_error err = {0};
+	static struct full_secure_heap heap;
+	void *pieces[] = {OPENSSL_secure_malloc(64), OPENSSL_secure_malloc(128)};
 	struct hmac *hmac;
-	void *held[4096];
-	size_t count = 0;
 
 	(void)state;
 	if (!CRYPTO_secure_malloc_initialized())
 		skip();
-	while (count < ARRAY_LEN(held) && (held[count] = OPENSSL_secure_malloc(64)))
-		count++;
-	assert_true(count < ARRAY_LEN(held));
+	secure_heap_fill(&heap);
 	assert_int_equal(hmac_new(key, &hmac, &err), CPULL_ERR_NOMEM);
 	assert_non_null(strstr(err.message, "out of secure memory"));
 	assert_null(hmac);
 	/* with room for the first piece, or two, but not for all */
-	for (unsigned room = 1; room <= 2; room++) {
-		OPENSSL_secure_free(held[--count]);
+	for (size_t i = 0; i < ARRAY_LEN(pieces); i++) {
+		OPENSSL_secure_free(pieces[i]);
 		assert_int_equal(hmac_new(key, &hmac, &err), CPULL_ERR_NOMEM);
 	}
-	while (count)
-		OPENSSL_secure_free(held[--count]);
+	secure_heap_empty(&heap);
 	assert_int_equal(hmac_new(key, &hmac, &err), 0);
 	hmac_free(hmac);
 }

@@ -20,6 +20,7 @@
 
 #include "crypto/key_ring.h"
 #include "engine/base/limits.h"
+#include "tests/unit/full_secure_heap.h"
 #include "tests/unit/vectors.h"
 
 #define PASSWORD "corr:ect horse"
@@ -372,8 +373,7 @@ static void no_key_byte_in_a_message(void **state)
 
 static void a_full_secure_heap_is_said(void **state)
 {
-	struct layer_key *held[4096];
-	size_t count = 0;
+	static struct full_secure_heap heap;
 	struct key_ring *ring;
 	struct cpull_error err = {0};
 	struct layer_key *out;
@@ -383,14 +383,16 @@ static void a_full_secure_heap_is_said(void **state)
 	if (!CRYPTO_secure_malloc_initialized())
 		skip();
 	assert_int_equal(key_ring_new(&ring, NULL), 0);
-	while (count < ARRAY_LEN(held) && (held[count] = layer_key_new()))
-		count++;
-	assert_true(count < ARRAY_LEN(held));
-	assert_int_equal(add(ring, "pkcs8.pem", &err), CPULL_ERR_NOMEM);
+	secure_heap_fill(&heap);
+
+	int added = add(ring, "pkcs8.pem", &err);
+	int unwrapped = ocicrypt_unwrap(ring, annotations, &out, NULL);
+
+	/* before anything is asserted: other tests want it */
+	secure_heap_empty(&heap);
+	assert_int_equal(added, CPULL_ERR_NOMEM);
 	assert_non_null(strstr(err.message, "out of secure memory"));
-	assert_int_equal(ocicrypt_unwrap(ring, annotations, &out, &err), CPULL_ERR_NOMEM);
-	while (count)
-		layer_key_free(held[--count]);
+	assert_int_equal(unwrapped, CPULL_ERR_NOMEM);
 	assert_int_equal(add(ring, "pkcs8.pem", &err), 0);
 	key_ring_free(ring);
 }

@@ -13,6 +13,7 @@
 
 #include "crypto/keys.h"
 #include "crypto/layer_cipher.h"
+#include "tests/unit/full_secure_heap.h"
 #include "tests/unit/vectors.h"
 
 #define BLOB_BYTES (70u << 10)
@@ -125,21 +126,17 @@ static void a_print_is_made_in_the_secure_heap(void **state)
 	struct layer_key *key = layer_key_new();
 	char print[LAYER_KEY_PRINT_BYTES];
 	struct cpull_error err = {0};
-	void *held[4096];
-	size_t count = 0;
+	static struct full_secure_heap heap;
 
 	(void)state;
 	assert_non_null(key);
 	if (!CRYPTO_secure_malloc_initialized())
 		skip();
 	assert_int_equal(layer_key_print(key, print, &err), 0);
-	while (count < ARRAY_LEN(held) && (held[count] = OPENSSL_secure_malloc(32)))
-		count++;
-	assert_true(count < ARRAY_LEN(held));
+	secure_heap_fill(&heap);
 	assert_int_equal(layer_key_print(key, print, &err), CPULL_ERR_NOMEM);
 	assert_non_null(strstr(err.message, "out of secure memory"));
-	while (count)
-		OPENSSL_secure_free(held[--count]);
+	secure_heap_empty(&heap);
 	assert_int_equal(layer_key_print(key, print, &err), 0);
 	layer_key_free(key);
 }
