@@ -115,10 +115,9 @@ const char *bulk_way_text(enum bulk_way way)
 	}
 }
 
-static int write_plain(const struct bulk_writer *writer, const void *data, size_t len, uint64_t offset,
-		       struct cpull_error *err)
+int bulk_write_plain(int fd, const void *data, size_t len, uint64_t offset, struct cpull_error *err)
 {
-	int rc = fs_write_all(writer->fd, data, len, offset);
+	int rc = fs_write_all(fd, data, len, offset);
 
 	return rc ? error_sys(err, CPULL_ERR_STORAGE, -rc, "writing its data") : 0;
 }
@@ -306,7 +305,7 @@ static int leave_direct(struct bulk_writer *writer, struct cpull_error *err)
 	if (fcntl(writer->fd, F_SETFL, 0))
 		return error_sys(err, CPULL_ERR_STORAGE, errno, "taking O_DIRECT off its descriptor");
 	/* it is still there: nobody has taken the buffer since */
-	return rest ? write_plain(writer, buffer_at(writer, i) + whole, rest, writer->next - rest, err) : 0;
+	return rest ? bulk_write_plain(writer->fd, buffer_at(writer, i) + whole, rest, writer->next - rest, err) : 0;
 }
 
 /* ---- the interface ---- */
@@ -367,7 +366,7 @@ int bulk_writer_data(struct bulk_writer *writer, struct chunk *chunk, const stru
 	if (rc)
 		return rc;
 	if (!writer->ring)
-		return write_plain(writer, data->data, data->len, data->offset, err);
+		return bulk_write_plain(writer->fd, data->data, data->len, data->offset, err);
 	if (writer->direct && data->offset == writer->next)
 		return write_direct(writer, data, err);
 	if (writer->direct)

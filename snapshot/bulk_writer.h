@@ -46,6 +46,9 @@ MUST_CHECK int bulk_writer_yield(struct bulk_writer *writer, struct cpull_error 
 /* Waits for the file's data. */
 MUST_CHECK int bulk_writer_end(struct bulk_writer *writer, struct cpull_error *err);
 
+/* Plain writes, for whoever has less data. */
+MUST_CHECK int bulk_write_plain(int fd, const void *data, size_t len, uint64_t offset, struct cpull_error *err);
+
 /* The best way that was taken so far. */
 enum bulk_way bulk_writer_way(const struct bulk_writer *writer);
 /* "sync", "uring", "uring+direct" */

@@ -94,13 +94,6 @@ void dir_writer_end_files(struct dir_writer *writer, enum bulk_way *way, struct 
 
 /* ---- regular files ---- */
 
-static int write_plain(int fd, const uint8_t *data, size_t len, uint64_t offset, struct cpull_error *err)
-{
-	int rc = fs_write_all(fd, data, len, offset);
-
-	return rc ? error_sys(err, CPULL_ERR_STORAGE, -rc, "writing its data") : 0;
-}
-
 static void add_job(struct dir_writer *writer, struct chunk *chunk, const uint8_t *data)
 {
 	if (chunk)
@@ -119,7 +112,7 @@ int dir_writer_data(struct dir_writer *writer, struct chunk *chunk, const struct
 	writer->job = NULL;
 	if (writer->is_bulk)
 		return bulk_writer_data(writer->bulk, chunk, data, err);
-	return write_plain(writer->fd, data->data, data->len, data->offset, err);
+	return bulk_write_plain(writer->fd, data->data, data->len, data->offset, err);
 }
 
 int dir_writer_yield(struct dir_writer *writer, struct cpull_error *err)
@@ -301,7 +294,7 @@ static int copy_data(int from, int to, struct cpull_error *err)
 		if (n == 0)
 			return 0;
 
-		int rc = write_plain(to, block, (size_t)n, offset, err);
+		int rc = bulk_write_plain(to, block, (size_t)n, offset, err);
 
 		if (rc)
 			return rc;
