@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Jobs of small files and the thread that helps with them: see file_jobs.h. Owned by a layer's dir_writer; jobs are in a
- * ring of fixed batches, each job with its open file and a reference of its chunk.
+ * Jobs of small files and the thread that helps with them: see file_jobs.h. Owned by a layer's dir_writer; jobs are in
+ * a ring of fixed batches, each job with its open file and a reference of its chunk.
  *
  * The write thread fills a batch and hands it over; the helper takes them in order. So there is one lock, and at most
- * one wake-up, for many files. From the end of a chunk on its jobs get done without the write thread. When all batches are in use the write thread does its own instead, so adding never
- * waits; where it has to wait, it takes what the helper has not begun, and the wait ends with the one batch that the
- * helper is at, however little of the machine that gets. No job ever waits for a chunk.
+ * one wake-up, for many files. From the end of a chunk on its jobs get done without the write thread. When all batches
+ * are in use the write thread does its own instead, so adding never waits; where it has to wait, it takes what the
+ * helper has not begun, and the wait ends with the one batch that the helper is at, however little of the machine that
+ * gets. No job ever waits for a chunk.
  */
 #include "snapshot/file_jobs.h"
 
@@ -19,8 +20,8 @@
 #include <unistd.h>
 
 #include "engine/base/error.h"
-#include "engine/base/fs.h"
 #include "engine/base/thread.h"
+#include "snapshot/bulk_writer.h"
 #include "snapshot/entry_path.h"
 
 #define BATCHES 3u
@@ -81,12 +82,10 @@ static struct file_batch *batch_at(struct file_jobs *jobs, uint64_t number)
 
 static int write_file(const struct attributes_self *self, const struct file_job *job, struct cpull_error *err)
 {
-	int rc = job->data ? fs_write_all(job->fd, job->data, job->entry.size, 0) : 0;
+	int rc = bulk_write_plain(job->fd, job->data, job->entry.size, 0, err);
 
-	if (rc)
-		return error_sys(err, CPULL_ERR_STORAGE, -rc, "writing its data");
 	/* no notes: there are no extended attributes */
-	return attributes_set_new(job->fd, self, &job->entry, NULL, err);
+	return rc ? rc : attributes_set_new(job->fd, self, &job->entry, NULL, err);
 }
 
 static int run(const struct attributes_self *self, struct file_job *job, struct cpull_error *err)

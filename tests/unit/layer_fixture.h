@@ -403,6 +403,16 @@ __attribute__((unused)) static bool fresh_ext4(const char *at)
 	return true;
 }
 
+/* A new directory below `base`, for one test, which it is in from then on. 0 or -1. */
+__attribute__((unused)) static int fresh_place(const char *base)
+{
+	static unsigned number;
+	char name[16];
+
+	snprintf(name, sizeof(name), "t%u", number++);
+	return chdir(base) || mkdir(name, 0755) || chdir(name) ? -1 : 0;
+}
+
 /* Makes the directory that `at` (a template for mkdtemp) names, with a fresh tmpfs on it. */
 __attribute__((unused)) static bool begin_at(char *at)
 {

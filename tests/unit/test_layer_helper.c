@@ -14,13 +14,7 @@ static char base[] = "/tmp/layer-helper-XXXXXX";
 static int fresh(void **state)
 {
 	(void)state;
-	static unsigned number;
-	char name[32];
-
-	if (chdir(base))
-		return -1;
-	snprintf(name, sizeof(name), "t%u", number++);
-	return mkdir(name, 0755) || chdir(name);
+	return fresh_place(base);
 }
 
 static void copy_of(struct bytes *to, const struct bytes *from)
@@ -28,7 +22,8 @@ static void copy_of(struct bytes *to, const struct bytes *from)
 	assert_int_equal(bytes_append(to, from->data, from->len, SIZE_MAX / 2), 0);
 }
 
-/* Writes the archive by one thread and by two, and wants the same. Consumes it. Returns what two threads gave, in "2". */
+/* Writes the archive by one thread and by two, and wants the same. Consumes it. Returns what two threads gave, in
+ * "2". */
 static struct outcome same_with_two(struct bytes *tar, size_t chunk_bytes)
 {
 	struct bytes again = {0};
@@ -36,8 +31,10 @@ static struct outcome same_with_two(struct bytes *tar, size_t chunk_bytes)
 
 	assert_int_equal(system("rm -rf 1 2"), 0);
 	copy_of(&again, tar);
-	struct outcome one = write_layer("1", tar, (struct how){.helper = FILE_HELPER_NEVER, .chunk_bytes = chunk_bytes});
-	struct outcome two = write_layer("2", &again, (struct how){.helper = FILE_HELPER_FIRST, .chunk_bytes = chunk_bytes});
+
+	const struct how alone = {.helper = FILE_HELPER_NEVER, .chunk_bytes = chunk_bytes};
+	const struct how helped = {.helper = FILE_HELPER_FIRST, .chunk_bytes = chunk_bytes};
+	struct outcome one = write_layer("1", tar, alone), two = write_layer("2", &again, helped);
 
 	assert_int_equal(one.code, two.code);
 	assert_string_equal(one.err.message, two.err.message);

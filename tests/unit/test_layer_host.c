@@ -18,12 +18,8 @@ static const uint8_t capability[20] = {1, 0, 0, 2, 0, 0x20};
 
 static int fresh(void **state)
 {
-	static unsigned number;
-	char name[32];
-
 	(void)state;
-	snprintf(name, sizeof(name), "t%u", number++);
-	return chdir(base) || mkdir(name, 0755) || chdir(name) ? -1 : 0;
+	return fresh_place(base);
 }
 
 /* Mounts layers l0…, the lowest first, on "view". */

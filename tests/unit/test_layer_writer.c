@@ -15,16 +15,8 @@ static char base[] = "/tmp/layer-writer-XXXXXX";
 static int fresh(void **state)
 {
 	(void)state;
-	/* each test in a directory of its own, with a canary beside the layer */
-	static unsigned number;
-	char name[32];
-
-	if (chdir(base))
-		return -1;
-	snprintf(name, sizeof(name), "t%u", number++);
-	if (mkdir(name, 0755) || chdir(name) || mkdir("canary", 0700))
-		return -1;
-	return 0;
+	/* with a canary beside the layer */
+	return fresh_place(base) || mkdir("canary", 0700) ? -1 : 0;
 }
 
 /* ---- files and their attributes ---- */

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Whole pulls in some hundred random combinations of jobs, memory, layers of all forms and sizes, slow servers, slow
- * writes by one thread or two, cancels and damage, two images at once that share layers in different orders, most of them with a pool of the
- * very minimum. The outcome that matters is that every one ends, and ends right.
+ * writes by one thread or two, cancels and damage, two images at once that share layers in different orders, most of
+ * them with a pool of the very minimum. The outcome that matters is that every one ends, and ends right.
  *
  * COCO_PULL_LOCKUP_TRIALS sets how many, COCO_PULL_LOCKUP_SEED the seed of the first; the next ones follow it. One that
  * does not end is named, and the program aborts so that its threads can be looked at.

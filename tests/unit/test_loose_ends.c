@@ -19,12 +19,9 @@ static size_t layer_count;
 
 static int fresh(void **state)
 {
-	static unsigned number;
-
 	(void)state;
 	layer_count = 0;
-	snprintf(place, sizeof(place), "%s/t%u", base, number++);
-	return mkdir(place, 0755) || chdir(place) || mkdir("view", 0755) ? -1 : 0;
+	return fresh_place(base) || !getcwd(place, sizeof(place)) || mkdir("view", 0755) ? -1 : 0;
 }
 
 static int done(void **state)

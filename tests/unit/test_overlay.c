@@ -17,12 +17,11 @@ static char target[96];
 
 static int fresh(void **state)
 {
-	static unsigned number;
-
 	(void)state;
-	snprintf(place, sizeof(place), "%s/t%u", base, number++);
+	if (fresh_place(base) || !getcwd(place, sizeof(place)) || mkdir("view", 0755))
+		return -1;
 	snprintf(target, sizeof(target), "%s/view", place);
-	return mkdir(place, 0755) || chdir(place) || mkdir("view", 0755) ? -1 : 0;
+	return 0;
 }
 
 static int done(void **state)

@@ -13,12 +13,8 @@ static char base[] = "/tmp/tree-XXXXXX";
 
 static int fresh(void **state)
 {
-	static unsigned number;
-	char name[16];
-
 	(void)state;
-	snprintf(name, sizeof(name), "t%u", number++);
-	return chdir(base) || mkdir(name, 0755) || chdir(name) ? -1 : 0;
+	return fresh_place(base);
 }
 
 static void names_are_cleaned(void **state)
