@@ -93,29 +93,44 @@ static bool tolerable(const char *name, int num)
 	return num == EOPNOTSUPP && !vital;
 }
 
-static int put(const struct attributes_file *file, const char *name, const void *value, size_t len,
-	       struct attributes_notes *notes, struct cpull_error *err)
+int attributes_check(const struct tar_xattr *xattr, mode_t type, struct attributes_notes *notes,
+		     struct cpull_error *err)
+{
+	if (forbidden(xattr->name) || misplaced(xattr->name, type)) {
+		note_dropped(notes, xattr->name);
+		return 0;
+	}
+	if (strcmp(xattr->name, "security.capability") == 0 && !capability_fits(xattr->value, xattr->len))
+		return error_set(err, CPULL_ERR_XATTR, "security.capability is malformed (%zu bytes)", xattr->len);
+	return 1;
+}
+
+void attributes_note_unsupported(struct attributes_notes *notes, const char *name)
 {
 	char quoted[128];
 
-	error_quote(name, strlen(name), quoted, sizeof(quoted));
-	if (forbidden(name) || misplaced(name, file->type)) {
-		note_dropped(notes, name);
-		return 0;
-	}
-	if (strcmp(name, "security.capability") == 0 && !capability_fits(value, len))
-		return error_set(err, CPULL_ERR_XATTR, "security.capability is malformed (%zu bytes)", len);
+	if (notes->unsupported)
+		return;
+	notes->unsupported = true;
+	log_warn(notes->log, "leaving out extended attribute %s (and others like it): the file system does not take it",
+		 error_quote(name, strlen(name), quoted, sizeof(quoted)));
+}
 
-	int rc = set_one(file, name, value, len);
+static int put(const struct attributes_file *file, const struct tar_xattr *xattr, struct attributes_notes *notes,
+	       struct cpull_error *err)
+{
+	char quoted[128];
+	int rc = attributes_check(xattr, file->type, notes, err);
 
+	if (rc <= 0)
+		return rc;
+	rc = set_one(file, xattr->name, xattr->value, xattr->len);
 	if (rc == 0)
 		return 0;
-	if (!tolerable(name, -rc))
-		return error_sys(err, CPULL_ERR_XATTR, -rc, "setting extended attribute %s", quoted);
-	if (!notes->unsupported)
-		log_warn(notes->log, "leaving out extended attribute %s (and others like it): "
-			 "the file system does not take it", quoted);
-	notes->unsupported = true;
+	if (!tolerable(xattr->name, -rc))
+		return error_sys(err, CPULL_ERR_XATTR, -rc, "setting extended attribute %s",
+				 error_quote(xattr->name, strlen(xattr->name), quoted, sizeof(quoted)));
+	attributes_note_unsupported(notes, xattr->name);
 	return 0;
 }
 
@@ -126,7 +141,7 @@ int attributes_set(const struct attributes_file *file, const struct tar_xattr *x
 		if (part == ATTRIBUTES_NO_ACL && attributes_is_acl(xattrs[i].name))
 			continue;
 
-		int rc = put(file, xattrs[i].name, xattrs[i].value, xattrs[i].len, notes, err);
+		int rc = put(file, &xattrs[i], notes, err);
 
 		if (rc)
 			return rc;
@@ -192,7 +207,8 @@ int attributes_copy(int from, const struct attributes_file *to, struct attribute
 		if (n < 0)
 			return error_sys(err, CPULL_ERR_XATTR, errno, "reading extended attribute %s", name);
 
-		int rc = put(to, name, value, (size_t)n, notes, err);
+		const struct tar_xattr xattr = {.name = name, .value = value, .len = (size_t)n};
+		int rc = put(to, &xattr, notes, err);
 
 		if (rc)
 			return rc;

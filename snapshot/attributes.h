@@ -38,6 +38,12 @@ enum attributes_part {
 };
 
 bool attributes_is_acl(const char *name);
+/* May an image give an attribute to a file of the type? 1, or 0 when it is to be left out, which is noted;
+ * CPULL_ERR_XATTR for a value that says nothing. */
+MUST_CHECK int attributes_check(const struct tar_xattr *xattr, mode_t type, struct attributes_notes *notes,
+				struct cpull_error *err);
+/* Logs, once, that there is no room for an attribute of the kind. */
+void attributes_note_unsupported(struct attributes_notes *notes, const char *name);
 /* Sets what the entry brings and the image may say. security.capability is lost by a later chown or write. */
 MUST_CHECK int attributes_set(const struct attributes_file *file, const struct tar_xattr *xattrs, size_t count,
 			      enum attributes_part part, struct attributes_notes *notes, struct cpull_error *err);

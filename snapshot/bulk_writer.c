@@ -216,7 +216,7 @@ static int write_ring(struct bulk_writer *writer, struct chunk *chunk, const str
 
 /* ---- O_DIRECT ---- */
 
-static bool takes_direct(int fd)
+bool bulk_takes_direct(int fd)
 {
 	struct statx st;
 
@@ -329,7 +329,7 @@ static int reserve(struct bulk_writer *writer, int mode, uint64_t end, struct cp
 
 int bulk_writer_begin(struct bulk_writer *writer, int fd, uint64_t size, struct cpull_error *err)
 {
-	bool direct = writer->ring && writer->preallocate && size >= DIRECT_BYTES && takes_direct(fd) &&
+	bool direct = writer->ring && writer->preallocate && size >= DIRECT_BYTES && bulk_takes_direct(fd) &&
 		      make_buffers(writer);
 
 	assert(!writer->busy && writer->filling == NO_SLOT);

@@ -49,6 +49,8 @@ MUST_CHECK int bulk_writer_end(struct bulk_writer *writer, struct cpull_error *e
 /* Plain writes, for whoever has less data. */
 MUST_CHECK int bulk_write_plain(int fd, const void *data, size_t len, uint64_t offset, struct cpull_error *err);
 
+/* Does the file take direct writes of what starts and ends at multiples of 4096 bytes, in the file and in memory? */
+bool bulk_takes_direct(int fd);
 /* The best way that was taken so far. */
 enum bulk_way bulk_writer_way(const struct bulk_writer *writer);
 /* "sync", "uring", "uring+direct" */

@@ -47,6 +47,18 @@
 #define LIMIT_LAYER_ENTRIES (8u << 20)
 #define LIMIT_SYMLINK_HOPS 40u /* the kernel's own */
 
+/* An EROFS image. Block numbers have 32 bits, the highest of which means a hole. */
+#define LIMIT_EROFS_BYTES (0xffffffffull << 12)
+/* Its inodes, inlined data included: LIMIT_LAYER_ENTRIES of the largest tails are half of it. */
+#define LIMIT_EROFS_SPOOL_BYTES (64ull << 30)
+/* The format has 16 bits for the length of a value, and as many for that of an inode's attributes in units of 4. */
+#define LIMIT_EROFS_XATTR_BYTES 65535u
+#define LIMIT_EROFS_XATTRS_BYTES (12u + 65534u * 4)
+/* The map of a sparse file, in memory while the file comes: 256 KiB. */
+#define LIMIT_EROFS_CHUNKS 65536u
+/* Zeros and maps that stand for the holes of sparse files: a header of a few hundred bytes can ask for a lot. */
+#define LIMIT_EROFS_HOLE_BYTES (16ull << 30)
+
 /* Decompression. A layer may unpack to 1000 times its blob plus a floor that lets small, very
  * compressible layers through (deflate reaches 1032:1 at most), and never to more than the total. */
 #define LIMIT_UNPACK_RATIO 1000ull

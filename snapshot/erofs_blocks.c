@@ -1,0 +1,359 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The stream of an EROFS image's blocks. Used by the image's builder on its thread; owns the ring, if there is one, and
+ * the buffers that small pieces are collected in.
+ *
+ * Without a ring, what fills a buffer's rest and goes well beyond is written from where it lies, by the same call as
+ * the buffer. With one, all goes through two buffers, one being filled while the other is written, past the page cache
+ * where the file system takes aligned direct writes. Every write starts and ends at a block.
+ */
+#include "snapshot/erofs_blocks.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/magic.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/uio.h>
+#include <sys/vfs.h>
+
+#include "engine/base/error.h"
+#include "engine/base/fs.h"
+#include "engine/base/limits.h"
+#include "engine/base/ring.h"
+
+#define BUFFER_BYTES ((size_t)512 << 10)
+#define BUFFERS 2u
+/* A piece from here on is written from where it lies, if that makes a write of as much as WRITE_BYTES. */
+#define PIECE_BYTES ((size_t)64 << 10)
+#define WRITE_BYTES ((size_t)256 << 10)
+
+struct erofs_blocks {
+	struct erofs_blocks_options options;
+	struct ring *ring; /* NULL: plain writes */
+	uint8_t *buffers;  /* BUFFERS with a ring, else one */
+	bool preallocate;
+	bool direct;
+	enum bulk_way way;
+	uint64_t reserved; /* the file has room for so many bytes; UINT64_MAX where it reserves none */
+	uint64_t offset;   /* in the file, of the buffer's first byte */
+	unsigned filling;  /* which buffer */
+	size_t filled;
+	bool busy[BUFFERS]; /* the kernel reads from it */
+	int failed;         /* errno of the first write through the ring that failed */
+};
+
+static int set_up_ring(struct erofs_blocks *blocks, struct cpull_error *err)
+{
+	const struct iovec all = {.iov_base = blocks->buffers, .iov_len = BUFFERS * BUFFER_BYTES};
+	int rc = ring_new(blocks->options.io, BUFFERS, &blocks->ring, err);
+
+	if (rc)
+		return rc;
+
+	int refused = ring_register(blocks->ring, &all);
+
+	if (refused)
+		log_debug(blocks->options.log, "image writes without registered buffers: %s",
+			  strerrordesc_np(-refused));
+	blocks->direct = blocks->preallocate && bulk_takes_direct(blocks->options.fd);
+	return 0;
+}
+
+int erofs_blocks_new(const struct erofs_blocks_options *options, struct erofs_blocks **out, struct cpull_error *err)
+{
+	/* what measurements say of bulk_writer's ways holds here: plain writes unless the ring is asked for */
+	bool ring = options->io == CPULL_IO_URING;
+	struct erofs_blocks *blocks = calloc(1, sizeof(*blocks));
+	struct statfs fs;
+
+	if (!blocks)
+		return error_nomem(err);
+	blocks->options = *options;
+	blocks->offset = EROFS_BLOCK_BYTES;
+	/* tmpfs clears preallocated pages before they are written over */
+	blocks->preallocate = fstatfs(options->fd, &fs) == 0 && fs.f_type != TMPFS_MAGIC;
+	blocks->reserved = blocks->preallocate ? 0 : UINT64_MAX;
+	blocks->buffers = aligned_alloc(EROFS_BLOCK_BYTES, ring ? BUFFERS * BUFFER_BYTES : BUFFER_BYTES);
+
+	int rc = !blocks->buffers ? error_nomem(err) : ring ? set_up_ring(blocks, err) : 0;
+
+	if (rc) {
+		erofs_blocks_free(blocks);
+		return rc;
+	}
+	*out = blocks;
+	return 0;
+}
+
+void erofs_blocks_free(struct erofs_blocks *blocks)
+{
+	if (!blocks)
+		return;
+	/* waits until the kernel has let go of the buffers */
+	ring_free(blocks->ring);
+	free(blocks->buffers);
+	free(blocks);
+}
+
+enum bulk_way erofs_blocks_way(const struct erofs_blocks *blocks)
+{
+	return blocks->way;
+}
+
+uint64_t erofs_blocks_next(const struct erofs_blocks *blocks)
+{
+	assert(blocks->filled % EROFS_BLOCK_BYTES == 0);
+	return (blocks->offset + blocks->filled) / EROFS_BLOCK_BYTES;
+}
+
+int erofs_blocks_check(const struct erofs_blocks *blocks, uint64_t bytes, struct cpull_error *err)
+{
+	uint64_t end = blocks->offset + blocks->filled;
+
+	if (bytes <= LIMIT_EROFS_BYTES && end + bytes <= LIMIT_EROFS_BYTES)
+		return 0;
+	return error_set(err, CPULL_ERR_LIMIT, "%llu bytes more than the %llu that are there, and an EROFS image has "
+			 "at most %llu; pull it with --snapshot overlay", (unsigned long long)bytes,
+			 (unsigned long long)end, (unsigned long long)LIMIT_EROFS_BYTES);
+}
+
+static uint8_t *buffer_at(const struct erofs_blocks *blocks, unsigned i)
+{
+	return blocks->buffers + i * BUFFER_BYTES;
+}
+
+static int write_error(int num, struct cpull_error *err)
+{
+	return error_sys(err, CPULL_ERR_STORAGE, num, "writing an EROFS image");
+}
+
+/* Has room for `end` bytes of the file and some more. Where there is not so much, it may still be enough: writing says
+ * when it is not. */
+static void reserve(struct erofs_blocks *blocks, uint64_t end)
+{
+	if (end <= blocks->reserved)
+		return;
+
+	uint64_t from = blocks->reserved, bytes = MAX(end - from, (uint64_t)RESERVE_BYTES);
+	int mode = blocks->direct ? 0 : FALLOC_FL_KEEP_SIZE, rc;
+
+	do
+		rc = fallocate(blocks->options.fd, mode, (off_t)from, (off_t)bytes);
+	while (rc && errno == EINTR);
+	blocks->reserved = rc ? UINT64_MAX : from + bytes;
+}
+
+static int tell(struct erofs_blocks *blocks, uint64_t offset, const void *data, size_t len, struct cpull_error *err)
+{
+	if (!blocks->options.written || !len)
+		return 0;
+	return blocks->options.written(blocks->options.payload, offset / EROFS_BLOCK_BYTES, data,
+				       len / EROFS_BLOCK_BYTES, err);
+}
+
+/* ---- the ring ---- */
+
+/* Hands what is queued to the kernel and takes what is done; waits for something to be done, or not at all. */
+static int reap(struct erofs_blocks *blocks, bool wait, struct cpull_error *err)
+{
+	struct ring_event events[BUFFERS];
+	int n = ring_wait(blocks->ring, wait ? -1 : 0, events, BUFFERS);
+
+	if (n < 0)
+		return error_set(err, n, "writing an EROFS image: io_uring failed");
+	for (int i = 0; i < n; i++) {
+		if (events[i].op != RING_WRITE)
+			continue;
+		if (events[i].result < 0 && !blocks->failed)
+			blocks->failed = -events[i].result;
+		blocks->busy[events[i].token] = false;
+	}
+	return blocks->failed ? write_error(blocks->failed, err) : 0;
+}
+
+static int wait_for(struct erofs_blocks *blocks, unsigned buffer, struct cpull_error *err)
+{
+	int rc = blocks->failed ? write_error(blocks->failed, err) : 0;
+
+	while (!rc && blocks->busy[buffer])
+		rc = reap(blocks, true, err);
+	return rc;
+}
+
+/* The flag stays until the end of the image: all that comes is whole blocks of aligned memory. */
+static void go_direct(struct erofs_blocks *blocks)
+{
+	int flags = fcntl(blocks->options.fd, F_GETFL);
+
+	blocks->direct = flags >= 0 && fcntl(blocks->options.fd, F_SETFL, flags | O_DIRECT) == 0;
+}
+
+static int submit(struct erofs_blocks *blocks, size_t len, struct cpull_error *err)
+{
+	unsigned i = blocks->filling;
+	int rc;
+
+	if (blocks->direct && blocks->way != BULK_URING_DIRECT)
+		go_direct(blocks);
+	rc = ring_write(blocks->ring, blocks->options.fd, buffer_at(blocks, i), len, blocks->offset, i);
+	if (rc)
+		return error_set(err, rc, "writing an EROFS image: io_uring takes no more");
+	blocks->busy[i] = true;
+	blocks->way = blocks->direct ? BULK_URING_DIRECT : BULK_URING;
+	blocks->filling = (i + 1) % BUFFERS;
+	rc = reap(blocks, false, err);
+	return rc ? rc : wait_for(blocks, blocks->filling, err);
+}
+
+/* ---- plain writes ---- */
+
+/* The buffer's `held` bytes and what comes behind them. */
+static int write_both(struct erofs_blocks *blocks, size_t held, const uint8_t *data, size_t len,
+		      struct cpull_error *err)
+{
+	const struct iovec both[2] = {{.iov_base = blocks->buffers, .iov_len = held},
+				      {.iov_base = (void *)data, .iov_len = len}};
+	int fd = blocks->options.fd, num;
+	ssize_t n;
+
+	do
+		n = pwritev(fd, both, 2, (off_t)blocks->offset);
+	while (n < 0 && errno == EINTR);
+	if (n < 0)
+		return write_error(errno, err);
+
+	/* the rest of a short write */
+	size_t done = (size_t)n, from_held = MIN(done, held), from_data = done - from_held;
+
+	num = -fs_write_all(fd, blocks->buffers + from_held, held - from_held, blocks->offset + from_held);
+	if (!num)
+		num = -fs_write_all(fd, data + from_data, len - from_data, blocks->offset + held + from_data);
+	return num ? write_error(num, err) : 0;
+}
+
+/* Writes what is in the buffer and `len` bytes behind it, all whole blocks. */
+static int write_out(struct erofs_blocks *blocks, const uint8_t *data, size_t len, struct cpull_error *err)
+{
+	size_t held = blocks->filled;
+	uint64_t end = blocks->offset + held + len;
+	int rc = end <= LIMIT_EROFS_BYTES ? 0 : erofs_blocks_check(blocks, len, err);
+
+	assert(held % EROFS_BLOCK_BYTES == 0 && len % EROFS_BLOCK_BYTES == 0);
+	if (!rc)
+		rc = tell(blocks, blocks->offset, buffer_at(blocks, blocks->filling), held, err);
+	if (!rc)
+		rc = tell(blocks, blocks->offset + held, data, len, err);
+	if (rc)
+		return rc;
+	reserve(blocks, end);
+	if (blocks->ring)
+		rc = submit(blocks, held, err);
+	else
+		rc = write_both(blocks, held, data, len, err);
+	blocks->offset = end;
+	blocks->filled = 0;
+	return rc;
+}
+
+/* ---- the interface ---- */
+
+static bool is_worth_a_write(const struct erofs_blocks *blocks, size_t len)
+{
+	return !blocks->ring && len >= PIECE_BYTES && blocks->filled + len >= WRITE_BYTES;
+}
+
+static void fill(struct erofs_blocks *blocks, const void *data, size_t len)
+{
+	memcpy(buffer_at(blocks, blocks->filling) + blocks->filled, data, len);
+	blocks->filled += len;
+}
+
+int erofs_blocks_add(struct erofs_blocks *blocks, const void *data, size_t len, struct cpull_error *err)
+{
+	const uint8_t *at = data;
+	int rc = 0;
+
+	if (is_worth_a_write(blocks, len)) {
+		/* all but its last, unfinished block goes without a copy, once the buffer's last block is whole */
+		size_t lack = -blocks->filled % EROFS_BLOCK_BYTES;
+		size_t whole = (len - lack) / EROFS_BLOCK_BYTES * EROFS_BLOCK_BYTES;
+
+		fill(blocks, at, lack);
+		rc = write_out(blocks, at + lack, whole, err);
+		at += lack + whole;
+		len -= lack + whole;
+	}
+	while (!rc && len) {
+		size_t n = MIN(BUFFER_BYTES - blocks->filled, len);
+
+		fill(blocks, at, n);
+		at += n;
+		len -= n;
+		if (blocks->filled == BUFFER_BYTES)
+			rc = write_out(blocks, NULL, 0, err);
+	}
+	return rc;
+}
+
+int erofs_blocks_add_zeros(struct erofs_blocks *blocks, uint64_t len, struct cpull_error *err)
+{
+	int rc = 0;
+
+	while (!rc && len) {
+		size_t n = MIN(BUFFER_BYTES - blocks->filled, len);
+
+		memset(buffer_at(blocks, blocks->filling) + blocks->filled, 0, n);
+		blocks->filled += n;
+		len -= n;
+		if (blocks->filled == BUFFER_BYTES)
+			rc = write_out(blocks, NULL, 0, err);
+	}
+	return rc;
+}
+
+int erofs_blocks_align(struct erofs_blocks *blocks, struct cpull_error *err)
+{
+	return erofs_blocks_add_zeros(blocks, -blocks->filled % EROFS_BLOCK_BYTES, err);
+}
+
+static int leave_direct(struct erofs_blocks *blocks, struct cpull_error *err)
+{
+	int flags = fcntl(blocks->options.fd, F_GETFL);
+
+	if (flags < 0 || fcntl(blocks->options.fd, F_SETFL, flags & ~O_DIRECT))
+		return error_sys(err, CPULL_ERR_STORAGE, errno, "taking O_DIRECT off an EROFS image");
+	blocks->direct = false;
+	return 0;
+}
+
+int erofs_blocks_flush(struct erofs_blocks *blocks, struct cpull_error *err)
+{
+	/* an image that fits the buffer needs no room ahead */
+	if (blocks->offset == EROFS_BLOCK_BYTES) {
+		blocks->reserved = UINT64_MAX;
+		blocks->direct = false;
+	}
+
+	int rc = blocks->filled ? write_out(blocks, NULL, 0, err) : 0;
+
+	for (unsigned i = 0; !rc && i < BUFFERS; i++)
+		rc = wait_for(blocks, i, err);
+	if (!rc && blocks->way == BULK_URING_DIRECT)
+		rc = leave_direct(blocks, err);
+	/* what was reserved beyond goes back */
+	if (!rc && ftruncate(blocks->options.fd, (off_t)blocks->offset))
+		rc = write_error(errno, err);
+	return rc;
+}
+
+int erofs_blocks_first(struct erofs_blocks *blocks, const void *first, struct cpull_error *err)
+{
+	int rc = tell(blocks, 0, first, EROFS_BLOCK_BYTES, err);
+
+	if (rc)
+		return rc;
+	rc = fs_write_all(blocks->options.fd, first, EROFS_BLOCK_BYTES, 0);
+	return rc ? write_error(-rc, err) : 0;
+}
