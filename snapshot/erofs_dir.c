@@ -103,6 +103,14 @@ static int check_names(const struct erofs_directory *dir, struct cpull_error *er
 	return 0;
 }
 
+/* In the place that is kept for it. Its entries are in blocks when they do not. */
+static bool fits_root(const struct erofs_record *record, size_t tail)
+{
+	bool inlined = erofs_spool_inlines(EROFS_ROOT_AT, record->fixed, tail);
+
+	return EROFS_ROOT_AT + record->fixed + (inlined ? tail : 0) <= EROFS_ROOT_END;
+}
+
 int erofs_image_dir_place(struct erofs_image *image, const struct erofs_directory *dir, uint64_t *nid,
 			  struct cpull_error *err)
 {
@@ -116,10 +124,12 @@ int erofs_image_dir_place(struct erofs_image *image, const struct erofs_director
 		rc = erofs_record_new(image, &dir->attributes, size, &record, err);
 	if (rc)
 		return rc;
-	if (dir->root && record.fixed + (erofs_spool_inlines(0, record.fixed, tail) ? tail : 0) <= EROFS_ROOT_BYTES)
-		image->inodes++; /* at the start, where there is room for it */
-	else
+	if (dir->root && fits_root(&record, tail)) {
+		record.at = EROFS_ROOT_AT;
+		image->inodes++;
+	} else {
 		rc = erofs_record_place(image, &record, tail, &inlined, err);
+	}
 	*nid = erofs_record_nid(&record);
 	if (!rc && dir->root && *nid > UINT16_MAX)
 		return error_set(err, CPULL_ERR_XATTR, "extended attributes of %zu bytes on the layer's root are more "

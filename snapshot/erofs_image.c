@@ -41,7 +41,7 @@ int erofs_image_new(const struct erofs_image_options *options, struct erofs_imag
 	if (!rc)
 		rc = erofs_spool_new(options->spool_dirfd, &image->spool, err);
 	if (!rc)
-		rc = erofs_spool_place(image->spool, EROFS_ROOT_BYTES, 0, &at, &inlined, err);
+		rc = erofs_spool_place(image->spool, EROFS_ROOT_END, 0, &at, &inlined, err);
 	if (rc) {
 		erofs_image_free(image);
 		return rc;

@@ -49,8 +49,10 @@ struct erofs_image {
 	struct erofs_chunks chunks;
 };
 
-/* Room at the start of the spool, so that the root's number fits the superblock's 16 bits. */
-#define EROFS_ROOT_BYTES EROFS_BLOCK_BYTES
+/* The root's place at the start of the spool, so that its number fits the superblock's 16 bits. The number is the inode
+ * number, and C libraries hide entries whose number is 0. */
+#define EROFS_ROOT_AT EROFS_SLOT_BYTES
+#define EROFS_ROOT_END EROFS_BLOCK_BYTES
 
 /* Everything but layout, data and place; one link. */
 MUST_CHECK int erofs_record_new(struct erofs_image *image, const struct erofs_attributes *attributes, uint64_t size,

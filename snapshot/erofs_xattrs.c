@@ -2,8 +2,8 @@
  *
  * Extended attributes for EROFS. Called by the image's builder on its thread; owns nothing.
  *
- * No kernel is asked whether it likes them, so what setxattr(2) would refuse or change is refused or changed here: names,
- * lengths, and ACLs, which the file system keeps apart from the mode but which must agree with it.
+ * No kernel is asked whether it likes them, so what setxattr(2) would refuse or change is refused or changed here:
+ * names, lengths, and ACLs, which are kept apart from the mode but must agree with it.
  */
 #include "snapshot/erofs_xattrs.h"
 
