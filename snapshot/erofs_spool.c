@@ -46,7 +46,8 @@ int erofs_spool_new(int dirfd, struct erofs_spool **out, struct cpull_error *err
 	spool->dirfd = dirfd;
 	spool->fd = -1;
 	/* zeros, of which only what is used takes memory */
-	spool->window = mmap(NULL, EROFS_SPOOL_MEMORY_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	spool->window = mmap(NULL, EROFS_SPOOL_MEMORY_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
+			     -1, 0);
 	if (spool->window == MAP_FAILED) {
 		free(spool);
 		return error_nomem(err);

@@ -64,7 +64,8 @@ static void layouts(void **state)
 	static const struct {
 		uint64_t size;
 		uint16_t format;
-	} rows[] = {{0, 1}, {1, 5}, {4032, 5}, {4033, 1}, {4095, 1}, {4096, 1}, {4097, 5}, {8128, 5}, {8129, 1}, {8192, 1}};
+	} rows[] = {{0, 1}, {1, 5}, {4032, 5}, {4033, 1}, {4095, 1}, {4096, 1}, {4097, 5},
+		    {8128, 5}, {8129, 1}, {8192, 1}};
 
 	(void)state;
 	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
@@ -227,7 +228,8 @@ static void sparse_files(void **state)
 	static const struct range touching[] = {{0, 5000}, {5000, 12287}, {12287, 12288}, {0, 0}};
 	static const struct range whole[] = {{0, 70001}, {0, 0}};
 	static const struct range small[] = {{10, 20}, {4000, 4095}, {0, 0}};
-	static const struct range far[] = {{3, 4}, {300u << 20, (300u << 20) + 5}, {(700u << 20) + 4096, (700u << 20) + 9000},
+	static const struct range far[] = {{3, 4}, {300u << 20, (300u << 20) + 5},
+					   {(700u << 20) + 4096, (700u << 20) + 9000},
 					   {0, 0}};
 	static const struct range vast[] = {{1ull << 42, (1ull << 42) + 1}, {0, 0}};
 	struct maker m;
@@ -276,7 +278,8 @@ static void zeros_in_a_sparse_file(void **state)
 	assert_int_equal(m.result.blocks, 3);
 	assert_int_equal(pread(m.options.fd, &super, sizeof(super), EROFS_SUPER_OFFSET), sizeof(super));
 	assert_int_equal(le32toh(super.feature_incompat), EROFS_INCOMPAT_CHUNKED_FILE);
-	assert_int_equal(pread(m.options.fd, &inode, sizeof(inode), (off_t)(le32toh(super.meta_block) * BLOCK + nid * 32)),
+	assert_int_equal(pread(m.options.fd, &inode, sizeof(inode),
+			       (off_t)(le32toh(super.meta_block) * BLOCK + nid * 32)),
 			 sizeof(inode));
 	assert_int_equal(le16toh(inode.format), EROFS_FORMAT(EROFS_CHUNK_BASED));
 	assert_int_equal(le32toh(inode.data), 14); /* one chunk */
