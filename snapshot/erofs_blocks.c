@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * The stream of an EROFS image's blocks. Used by the image's builder on its thread; owns the ring, if there is one, and
- * the buffers that small pieces are collected in.
+ * the buffers that every byte goes through: with a ring two, one being filled while the other is written, past the page
+ * cache where the file system takes aligned direct writes.
  *
- * Without a ring, what fills a buffer's rest and goes well beyond is written from where it lies, by the same call as
- * the buffer. With one, all goes through two buffers, one being filled while the other is written, past the page cache
- * where the file system takes aligned direct writes. Every write starts and ends at a block.
+ * Data of large files could be written from where it lies. Measured on tmpfs, that is 4 % less CPU while the data is
+ * in the processor's cache, and 12 % more when it is not: the kernel copies what is aligned to pages faster.
  */
 #include "snapshot/erofs_blocks.h"
 
@@ -15,7 +15,6 @@
 #include <linux/magic.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <sys/uio.h>
 #include <sys/vfs.h>
 
 #include "engine/base/error.h"
@@ -25,9 +24,6 @@
 
 #define BUFFER_BYTES ((size_t)512 << 10)
 #define BUFFERS 2u
-/* A piece from here on is written from where it lies, if that makes a write of as much as WRITE_BYTES. */
-#define PIECE_BYTES ((size_t)64 << 10)
-#define WRITE_BYTES ((size_t)256 << 10)
 
 struct erofs_blocks {
 	struct erofs_blocks_options options;
@@ -207,51 +203,29 @@ static int submit(struct erofs_blocks *blocks, size_t len, struct cpull_error *e
 	return rc ? rc : wait_for(blocks, blocks->filling, err);
 }
 
-/* ---- plain writes ---- */
+/* ---- the buffer ---- */
 
-/* The buffer's `held` bytes and what comes behind them. */
-static int write_both(struct erofs_blocks *blocks, size_t held, const uint8_t *data, size_t len,
-		      struct cpull_error *err)
+/* The buffer, of whole blocks. */
+static int write_out(struct erofs_blocks *blocks, struct cpull_error *err)
 {
-	const struct iovec both[2] = {{.iov_base = blocks->buffers, .iov_len = held},
-				      {.iov_base = (void *)data, .iov_len = len}};
-	int fd = blocks->options.fd, num;
-	ssize_t n;
+	const uint8_t *data = buffer_at(blocks, blocks->filling);
+	size_t len = blocks->filled;
+	uint64_t end = blocks->offset + len;
+	int rc = end <= LIMIT_EROFS_BYTES ? 0 : erofs_blocks_check(blocks, 0, err);
 
-	do
-		n = pwritev(fd, both, 2, (off_t)blocks->offset);
-	while (n < 0 && errno == EINTR);
-	if (n < 0)
-		return write_error(errno, err);
-
-	/* the rest of a short write */
-	size_t done = (size_t)n, from_held = MIN(done, held), from_data = done - from_held;
-
-	num = -fs_write_all(fd, blocks->buffers + from_held, held - from_held, blocks->offset + from_held);
-	if (!num)
-		num = -fs_write_all(fd, data + from_data, len - from_data, blocks->offset + held + from_data);
-	return num ? write_error(num, err) : 0;
-}
-
-/* Writes what is in the buffer and `len` bytes behind it, all whole blocks. */
-static int write_out(struct erofs_blocks *blocks, const uint8_t *data, size_t len, struct cpull_error *err)
-{
-	size_t held = blocks->filled;
-	uint64_t end = blocks->offset + held + len;
-	int rc = end <= LIMIT_EROFS_BYTES ? 0 : erofs_blocks_check(blocks, len, err);
-
-	assert(held % EROFS_BLOCK_BYTES == 0 && len % EROFS_BLOCK_BYTES == 0);
+	assert(len % EROFS_BLOCK_BYTES == 0);
 	if (!rc)
-		rc = tell(blocks, blocks->offset, buffer_at(blocks, blocks->filling), held, err);
-	if (!rc)
-		rc = tell(blocks, blocks->offset + held, data, len, err);
+		rc = tell(blocks, blocks->offset, data, len, err);
 	if (rc)
 		return rc;
 	reserve(blocks, end);
-	if (blocks->ring)
-		rc = submit(blocks, held, err);
-	else
-		rc = write_both(blocks, held, data, len, err);
+	if (blocks->ring) {
+		rc = submit(blocks, len, err);
+	} else {
+		rc = fs_write_all(blocks->options.fd, data, len, blocks->offset);
+		if (rc)
+			rc = write_error(-rc, err);
+	}
 	blocks->offset = end;
 	blocks->filled = 0;
 	return rc;
@@ -259,40 +233,30 @@ static int write_out(struct erofs_blocks *blocks, const uint8_t *data, size_t le
 
 /* ---- the interface ---- */
 
-static bool is_worth_a_write(const struct erofs_blocks *blocks, size_t len)
+/* The next `len` bytes of room in the buffer, at least one; they count as filled. */
+static uint8_t *take_room(struct erofs_blocks *blocks, size_t *len)
 {
-	return !blocks->ring && len >= PIECE_BYTES && blocks->filled + len >= WRITE_BYTES;
-}
+	uint8_t *at = buffer_at(blocks, blocks->filling) + blocks->filled;
 
-static void fill(struct erofs_blocks *blocks, const void *data, size_t len)
-{
-	memcpy(buffer_at(blocks, blocks->filling) + blocks->filled, data, len);
-	blocks->filled += len;
+	*len = MIN(BUFFER_BYTES - blocks->filled, *len);
+	blocks->filled += *len;
+	return at;
 }
 
 int erofs_blocks_add(struct erofs_blocks *blocks, const void *data, size_t len, struct cpull_error *err)
 {
-	const uint8_t *at = data;
+	const uint8_t *from = data;
 	int rc = 0;
 
-	if (is_worth_a_write(blocks, len)) {
-		/* all but its last, unfinished block goes without a copy, once the buffer's last block is whole */
-		size_t lack = -blocks->filled % EROFS_BLOCK_BYTES;
-		size_t whole = (len - lack) / EROFS_BLOCK_BYTES * EROFS_BLOCK_BYTES;
-
-		fill(blocks, at, lack);
-		rc = write_out(blocks, at + lack, whole, err);
-		at += lack + whole;
-		len -= lack + whole;
-	}
 	while (!rc && len) {
-		size_t n = MIN(BUFFER_BYTES - blocks->filled, len);
+		size_t n = len;
+		uint8_t *to = take_room(blocks, &n);
 
-		fill(blocks, at, n);
-		at += n;
+		memcpy(to, from, n);
+		from += n;
 		len -= n;
 		if (blocks->filled == BUFFER_BYTES)
-			rc = write_out(blocks, NULL, 0, err);
+			rc = write_out(blocks, err);
 	}
 	return rc;
 }
@@ -302,13 +266,13 @@ int erofs_blocks_add_zeros(struct erofs_blocks *blocks, uint64_t len, struct cpu
 	int rc = 0;
 
 	while (!rc && len) {
-		size_t n = MIN(BUFFER_BYTES - blocks->filled, len);
+		size_t n = (size_t)MIN(len, BUFFER_BYTES);
+		uint8_t *to = take_room(blocks, &n);
 
-		memset(buffer_at(blocks, blocks->filling) + blocks->filled, 0, n);
-		blocks->filled += n;
+		memset(to, 0, n);
 		len -= n;
 		if (blocks->filled == BUFFER_BYTES)
-			rc = write_out(blocks, NULL, 0, err);
+			rc = write_out(blocks, err);
 	}
 	return rc;
 }
@@ -336,7 +300,7 @@ int erofs_blocks_flush(struct erofs_blocks *blocks, struct cpull_error *err)
 		blocks->direct = false;
 	}
 
-	int rc = blocks->filled ? write_out(blocks, NULL, 0, err) : 0;
+	int rc = blocks->filled ? write_out(blocks, err) : 0;
 
 	for (unsigned i = 0; !rc && i < BUFFERS; i++)
 		rc = wait_for(blocks, i, err);
