@@ -114,19 +114,51 @@ void sha256_update_pair(struct sha256 *a, const void *data_a, size_t len_a, stru
 	sha256_update(b, bytes_b + at_b, len_b - at_b);
 }
 
-void sha256_final(struct sha256 *ctx, uint8_t out[SHA256_BYTES])
+/* The message's last blocks: its tail, 0x80, zeros, its length in bits. Returns how many there are, 1 or 2. */
+static size_t last_blocks(const struct sha256 *ctx, uint8_t out[2 * SHA256_BLOCK_BYTES])
 {
-	static const uint8_t padding[SHA256_BLOCK_BYTES] = {0x80};
-	uint8_t bits[LENGTH_BYTES];
-	size_t room = SHA256_BLOCK_BYTES - tail_len(ctx);
+	size_t have = tail_len(ctx);
+	size_t blocks = have + 1 + LENGTH_BYTES <= SHA256_BLOCK_BYTES ? 1 : 2;
+	uint8_t *end = out + blocks * SHA256_BLOCK_BYTES;
 
+	memcpy(out, ctx->tail, have);
+	out[have] = 0x80;
+	memset(out + have + 1, 0, blocks * SHA256_BLOCK_BYTES - have - 1 - LENGTH_BYTES);
 	for (unsigned i = 0; i < LENGTH_BYTES; i++)
-		bits[i] = (uint8_t)(ctx->len * 8 >> (56 - 8 * i));
-	if (room <= LENGTH_BYTES)
-		room += SHA256_BLOCK_BYTES;
-	/* at most 64 bytes: one of 0x80, and zeros up to where the length goes */
-	sha256_update(ctx, padding, room - LENGTH_BYTES);
-	sha256_update(ctx, bits, sizeof(bits));
+		*--end = (uint8_t)(ctx->len * 8 >> (8 * i));
+	return blocks;
+}
+
+static void state_store(const struct sha256 *ctx, uint8_t out[SHA256_BYTES])
+{
 	for (unsigned i = 0; i < SHA256_BYTES; i++)
 		out[i] = (uint8_t)(ctx->state[i / 4] >> (24 - 8 * (i % 4)));
+}
+
+void sha256_final(struct sha256 *ctx, uint8_t out[SHA256_BYTES])
+{
+	uint8_t last[2 * SHA256_BLOCK_BYTES];
+
+	sha256_ni_blocks(ctx->state, last, last_blocks(ctx, last));
+	/* the tail may be of a secret */
+	explicit_bzero(last, sizeof(last));
+	state_store(ctx, out);
+}
+
+void sha256_finish_pair(const struct sha256 *start, const void *a, uint8_t out_a[SHA256_BYTES], const void *b,
+			uint8_t out_b[SHA256_BYTES], size_t len)
+{
+	struct sha256 ctx_a = *start;
+	struct sha256 ctx_b = *start;
+	uint8_t last_a[2 * SHA256_BLOCK_BYTES];
+	uint8_t last_b[2 * SHA256_BLOCK_BYTES];
+
+	sha256_update_pair(&ctx_a, a, len, &ctx_b, b, len);
+
+	size_t blocks = last_blocks(&ctx_a, last_a);
+
+	last_blocks(&ctx_b, last_b);
+	sha256_ni_blocks_pair(ctx_a.state, last_a, ctx_b.state, last_b, blocks);
+	state_store(&ctx_a, out_a);
+	state_store(&ctx_b, out_b);
 }

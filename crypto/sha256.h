@@ -30,5 +30,9 @@ void sha256_update_pair(struct sha256 *a, const void *data_a, size_t len_a, stru
 			size_t len_b);
 /* The context is spent afterwards. */
 void sha256_final(struct sha256 *ctx, uint8_t out[SHA256_BYTES]);
+/* The hashes of two messages of one length: what `start` has had, and then len bytes of a or of b. Side by side up to
+ * and with the padding. */
+void sha256_finish_pair(const struct sha256 *start, const void *a, uint8_t out_a[SHA256_BYTES], const void *b,
+			uint8_t out_b[SHA256_BYTES], size_t len);
 
 #endif

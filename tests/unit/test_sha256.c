@@ -178,6 +178,33 @@ static void two_streams_in_every_phase(void **state)
 		}
 }
 
+static void two_of_one_length(void **state)
+{
+	static uint8_t message[2 * BYTES];
+	uint8_t got[2][SHA256_BYTES];
+	uint8_t want[SHA256_BYTES];
+	const uint8_t *from[2] = {data, data + 513};
+
+	(void)state;
+	if (!usable())
+		skip();
+	for (size_t before = 0; before < 2 * SHA256_BLOCK_BYTES; before += 1 + before % 7)
+		for (size_t len = 0; len <= 300; len++) {
+			struct sha256 start;
+
+			sha256_init(&start);
+			sha256_update(&start, data + 7, before);
+			sha256_finish_pair(&start, from[0], got[0], from[1], got[1], len);
+			assert_int_equal(start.len, before);
+			memcpy(message, data + 7, before);
+			for (unsigned i = 0; i < 2; i++) {
+				memcpy(message + before, from[i], len);
+				assert_int_equal(EVP_Digest(message, before + len, want, NULL, EVP_sha256(), NULL), 1);
+				assert_memory_equal(got[i], want, sizeof(want));
+			}
+		}
+}
+
 /* More than 2^32 bits, where a length of 32 bits would wrap. */
 static void a_long_message(void **state)
 {
@@ -211,6 +238,7 @@ int main(void)
 		cmocka_unit_test(every_cut),
 		cmocka_unit_test(two_over_one_stream),
 		cmocka_unit_test(two_streams_in_every_phase),
+		cmocka_unit_test(two_of_one_length),
 		cmocka_unit_test(a_long_message),
 	};
 
