@@ -208,6 +208,28 @@ int fs_write_all(int fd, const void *data, size_t len, uint64_t offset)
 	return 0;
 }
 
+/* overlayfs before 6.1, NFS and others have no files without a name. */
+static int named_temp_file(int dirfd)
+{
+	char name[64];
+	int fd;
+
+	do {
+		snprintf(name, sizeof(name), ".spool.%d.%lx", (int)getpid(), (unsigned long)now_ns());
+		fd = openat(dirfd, name, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+	} while (fd < 0 && errno == EEXIST);
+	if (fd >= 0)
+		unlinkat(dirfd, name, 0);
+	return fd;
+}
+
+int fs_temp_file(int dirfd)
+{
+	int fd = openat(dirfd, ".", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+
+	return fd < 0 && (errno == EOPNOTSUPP || errno == EISDIR) ? named_temp_file(dirfd) : fd;
+}
+
 int fs_replace_file(int dirfd, const char *name, const void *data, size_t len, bool sync, struct cpull_error *err)
 {
 	char beside[NAME_MAX + 32];

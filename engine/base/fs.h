@@ -38,6 +38,9 @@ MUST_CHECK int fs_remove_tree_telling(int dirfd, const char *name, fs_gone_fn go
 				      struct cpull_error *err);
 /* Writes all of it at offset. 0 or -errno; EIO where a write makes no progress. */
 MUST_CHECK int fs_write_all(int fd, const void *data, size_t len, uint64_t offset);
+/* A file without a name on the directory's file system, for reading and writing: gone when it is closed. -1 with
+ * errno. */
+int fs_temp_file(int dirfd);
 /* Writes a whole file beside its place and renames it there; with sync it is on disk when this returns. */
 MUST_CHECK int fs_replace_file(int dirfd, const char *name, const void *data, size_t len, bool sync,
 			       struct cpull_error *err);
