@@ -25,13 +25,13 @@
 #include "engine/base/error.h"
 #include "engine/base/limits.h"
 #include "snapshot/attributes.h"
+#include "snapshot/kernel_text.h"
 #include "snapshot/whiteout.h"
 
 /* Longest value of fsconfig(FSCONFIG_SET_STRING). */
 #define FSCONFIG_TEXT_BYTES 255u
 /* mount(2) copies one page and cuts the rest. */
 #define MOUNT_DATA_BYTES 4096u
-#define KERNEL_TEXT_BYTES 512u
 #define HELPER_STACK_BYTES (128u << 10)
 
 struct job {
@@ -126,23 +126,6 @@ static int dress_upper(const struct job *job, struct log *log, struct cpull_erro
 
 /* ---- the new mount API ---- */
 
-static void read_kernel_text(struct job *job, int fs)
-{
-	char line[256];
-	ssize_t n;
-
-	while ((n = read(fs, line, sizeof(line) - 1)) > 0) {
-		size_t have = strlen(job->kernel);
-
-		if (line[n - 1] == '\n')
-			n--;
-		line[n] = 0;
-		snprintf(job->kernel + have, sizeof(job->kernel) - have, "%s%s", have ? "; " : " (kernel: ", line);
-	}
-	if (job->kernel[0] && strlen(job->kernel) + 1 < sizeof(job->kernel))
-		strcat(job->kernel, ")");
-}
-
 /* As a descriptor, for a path that cannot be given as text. Kernels before 6.13 or so take that as text, too. */
 static int set_dir_fd(int fs, const char *key, const char *path)
 {
@@ -196,7 +179,7 @@ static int mount_new(struct job *job)
 	int rc = configure(job, fs);
 
 	if (rc) {
-		read_kernel_text(job, fs);
+		kernel_text_read(fs, job->kernel);
 		return rc;
 	}
 
