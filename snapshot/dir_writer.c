@@ -26,6 +26,7 @@
 
 struct dir_writer {
 	struct tree *tree;
+	const struct attributes_self *self;
 	struct bulk_writer *bulk;
 	struct file_jobs *jobs;
 	int fd; /* the file at work, or -1 */
@@ -41,21 +42,22 @@ static bool close_jobs(void *payload)
 	return writer->jobs && file_jobs_give_way(writer->jobs);
 }
 
-int dir_writer_new(struct tree *tree, enum cpull_io io, enum file_helper helper, struct dir_writer **out,
-		   struct cpull_error *err)
+int dir_writer_new(struct tree *tree, const struct attributes_self *self, enum cpull_io io, enum file_helper helper,
+		   struct dir_writer **out, struct cpull_error *err)
 {
 	struct dir_writer *writer = calloc(1, sizeof(*writer));
 
 	if (!writer)
 		return error_nomem(err);
 	writer->tree = tree;
+	writer->self = self;
 	writer->fd = -1;
 
-	const struct bulk_writer_options bulk = {.dirfd = tree->root.fd, .io = io, .log = tree->notes.log};
+	const struct bulk_writer_options bulk = {.dirfd = tree->fs->root, .io = io, .log = tree->notes.log};
 	int rc = bulk_writer_new(&bulk, &writer->bulk, err);
 
 	if (!rc)
-		rc = file_jobs_new(helper, &tree->self, tree->notes.log, &writer->jobs, err);
+		rc = file_jobs_new(helper, self, tree->notes.log, &writer->jobs, err);
 	if (rc) {
 		dir_writer_free(writer);
 		return rc;
@@ -159,7 +161,7 @@ int dir_writer_close(struct dir_writer *writer, const struct tar_entry *entry, s
 		rc = error_sys(err, CPULL_ERR_STORAGE, errno, "setting its size to %llu",
 			       (unsigned long long)entry->size);
 	if (!rc)
-		rc = attributes_set_new(writer->fd, &writer->tree->self, entry, &writer->tree->notes, err);
+		rc = attributes_set_new(writer->fd, writer->self, entry, &writer->tree->notes, err);
 	if (rc)
 		return rc; /* the descriptor is closed with the writer: writes may still use it */
 	if (close(steal_fd(&writer->fd)) && errno != EINTR)
@@ -181,7 +183,7 @@ static int set_times(struct tree_place at, const char *name, struct timespec mti
 static int set_owner(struct dir_writer *writer, struct tree_place at, const char *name, uid_t uid, gid_t gid,
 		     struct cpull_error *err)
 {
-	if (uid == writer->tree->self.uid && gid == writer->tree->self.gid)
+	if (uid == writer->self->uid && gid == writer->self->gid)
 		return 0;
 	if (fchownat(at.fd, name, uid, gid, AT_SYMLINK_NOFOLLOW))
 		return attributes_owner_error(uid, gid, errno, err);
@@ -204,7 +206,7 @@ static int finish_node(struct dir_writer *writer, struct tree_place at, const ch
 	const struct attributes_file file = {.fd = -1, .dirfd = at.fd, .name = name, .type = type};
 	int rc = set_owner(writer, at, name, entry->uid, entry->gid, err);
 
-	if (!rc && !S_ISLNK(type) && attributes_mode_differs(&writer->tree->self, entry->mode))
+	if (!rc && !S_ISLNK(type) && attributes_mode_differs(writer->self, entry->mode))
 		rc = set_mode(at, name, entry->mode, err);
 	if (!rc)
 		rc = attributes_set(&file, entry->xattrs, entry->xattr_count, ATTRIBUTES_ALL, &writer->tree->notes,

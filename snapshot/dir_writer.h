@@ -11,10 +11,10 @@
 
 struct dir_writer;
 
-/* Uses the tree's knowledge of owner and umask; borrows it, for longer than the tree's last use. io and helper as in
+/* The tree is one on disk. Borrows it, for longer than its last use, and self. io and helper as in
  * layer_writer_options. */
-MUST_CHECK int dir_writer_new(struct tree *tree, enum cpull_io io, enum file_helper helper, struct dir_writer **out,
-			      struct cpull_error *err);
+MUST_CHECK int dir_writer_new(struct tree *tree, const struct attributes_self *self, enum cpull_io io,
+			      enum file_helper helper, struct dir_writer **out, struct cpull_error *err);
 /* Lets go of chunks and of a file that is still open. */
 void dir_writer_free(struct dir_writer *writer);
 

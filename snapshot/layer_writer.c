@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "engine/base/error.h"
+#include "snapshot/dir_fs.h"
 #include "snapshot/loose_ends.h"
 #include "snapshot/whiteout.h"
 
@@ -21,6 +22,7 @@
 struct layer_writer {
 	struct log *log;
 	struct tar *tar;
+	struct dir_fs fs;
 	struct tree *tree;
 	struct dir_writer *files;
 	struct loose_ends loose;
@@ -41,12 +43,14 @@ int layer_writer_new(const struct layer_writer_options *options, struct layer_wr
 	writer->log = options->log;
 	writer->max_entries = options->max_entries ? options->max_entries : LIMIT_LAYER_ENTRIES;
 
+	dir_fs_init(&writer->fs, options->dirfd);
+
 	int rc = tar_new(&writer->tar, err);
 
 	if (!rc)
-		rc = tree_new(options->dirfd, options->log, &writer->tree, err);
+		rc = tree_new(&writer->fs.fs, options->log, &writer->tree, err);
 	if (!rc)
-		rc = dir_writer_new(writer->tree, options->io, options->helper, &writer->files, err);
+		rc = dir_writer_new(writer->tree, &writer->fs.self, options->io, options->helper, &writer->files, err);
 	if (rc) {
 		layer_writer_free(writer);
 		return rc;
@@ -123,7 +127,7 @@ static int add_file(struct layer_writer *writer, struct tree_place at, const cha
 static int link_over(struct layer_writer *writer, struct tree_place from, const char *from_name,
 		     const struct stat *st, struct tree_place at, const char *name, struct cpull_error *err)
 {
-	const struct tree_place root = {.fd = writer->tree->root.fd, .dir = TREE_ROOT};
+	const struct tree_place root = {.fd = writer->tree->fs->root, .dir = TREE_ROOT};
 	struct stat old;
 
 	if (fstatat(at.fd, name, &old, AT_SYMLINK_NOFOLLOW))
@@ -348,7 +352,7 @@ int layer_writer_feed(struct layer_writer *writer, struct chunk *chunk, struct c
 
 int layer_writer_finish(struct layer_writer *writer, struct layer_writer_stats *out, struct cpull_error *err)
 {
-	const struct tree_place root = {.fd = writer->tree->root.fd, .dir = TREE_ROOT};
+	const struct tree_place root = {.fd = writer->tree->fs->root, .dir = TREE_ROOT};
 	int rc = dir_writer_wait(writer->files, err);
 
 	if (!rc)

@@ -238,7 +238,7 @@ static int drop_dir(struct tie *tie, uint32_t dir, struct cpull_error *err)
 	struct tree *tree = tie->tree;
 	struct tree_dir *d = &tree->dirs[dir];
 	const char *name = tree_dir_name(tree, dir);
-	CLEANUP_FD int fd = tree_open(tree, d->parent, O_PATH | O_DIRECTORY);
+	CLEANUP_FD int fd = tree_open(tree, d->parent, LAYER_DIR_NAMES);
 	struct tree_place at = {.fd = fd, .dir = d->parent};
 
 	if (fd < 0)
@@ -312,7 +312,7 @@ static int inherit(struct tie *tie, uint32_t dir, struct cpull_error *err)
 
 	CLEANUP_FD int from = tree_openat(tie->tree, tie->view.fds[node.layer], *tie->path ? tie->path : ".",
 					  O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
-	CLEANUP_FD int to = tree_open(tie->tree, dir, O_RDONLY | O_DIRECTORY);
+	CLEANUP_FD int to = tree_open(tie->tree, dir, LAYER_DIR_CONTENT);
 	const struct attributes_file file = {.fd = to, .type = S_IFDIR};
 
 	if (from < 0 || to < 0)
@@ -377,7 +377,7 @@ static int copy_or_link(struct tie *tie, uint32_t index, struct tree_place at, c
 	if (first != UINT32_MAX) {
 		const struct loose_link *other = &tie->ends->links[first];
 		uint32_t dir = dir_now(tree, other->dir);
-		CLEANUP_FD int fd = dir == TREE_NONE ? -ENOENT : tree_open(tree, dir, O_PATH | O_DIRECTORY);
+		CLEANUP_FD int fd = dir == TREE_NONE ? -ENOENT : tree_open(tree, dir, LAYER_DIR_NAMES);
 
 		if (fd < 0)
 			return error_sys(err, CPULL_ERR_STORAGE, -fd, "opening the directory of another link");
@@ -414,7 +414,7 @@ static int tie_link(struct tie *tie, uint32_t index, struct cpull_error *err)
 	if (dir == TREE_NONE || map_get(&tie->ends->by_name, tree_name_key(tree, link->dir, name), index) != index)
 		return 0;
 
-	CLEANUP_FD int fd = tree_open(tree, dir, O_PATH | O_DIRECTORY);
+	CLEANUP_FD int fd = tree_open(tree, dir, LAYER_DIR_NAMES);
 	struct tree_place at = {.fd = fd, .dir = dir};
 
 	if (fd < 0)

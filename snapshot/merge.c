@@ -185,10 +185,10 @@ static int merge_pair(struct merge *merge, struct cpull_error *err)
 static int open_pair(struct merge *merge, struct pair pair, struct cpull_error *err)
 {
 	merge->now = pair;
-	merge->from_fd = tree_open(merge->tree, pair.from, O_RDONLY | O_DIRECTORY);
+	merge->from_fd = tree_open(merge->tree, pair.from, LAYER_DIR_CONTENT);
 	if (merge->from_fd < 0)
 		return error_sys(err, CPULL_ERR_STORAGE, -merge->from_fd, "opening a directory");
-	merge->to_fd = tree_open(merge->tree, pair.to, O_PATH | O_DIRECTORY);
+	merge->to_fd = tree_open(merge->tree, pair.to, LAYER_DIR_NAMES);
 	if (merge->to_fd < 0) {
 		close(merge->from_fd);
 		return error_sys(err, CPULL_ERR_STORAGE, -merge->to_fd, "opening a directory");
@@ -201,7 +201,7 @@ static int retire(struct tree *tree, struct pair pair, bool first, struct cpull_
 {
 	struct tree_dir *from = &tree->dirs[pair.from];
 	struct tree_place at = {.dir = from->parent};
-	CLEANUP_FD int fd = tree_open(tree, from->parent, O_PATH | O_DIRECTORY);
+	CLEANUP_FD int fd = tree_open(tree, from->parent, LAYER_DIR_NAMES);
 
 	if (fd < 0 || unlinkat(fd, tree_dir_name(tree, pair.from), AT_REMOVEDIR))
 		return error_sys(err, CPULL_ERR_STORAGE, fd < 0 ? -fd : errno, "removing a directory that was merged");

@@ -1,11 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * The directories of one layer: records, open parents, deferred attributes, removal. Used by one layer's writer on its
- * thread; owns the records and the cached descriptors, borrows the layer's root.
+ * thread; owns the records and the cached handles, borrows the place that the layer is written to.
  *
- * Nothing here can reach outside the root: paths are resolved by resolve.c, and everything else is a single name in
- * an open directory. A directory is made 0700 and without anything that new files inherit (set-group-id, default
- * ACL); what its entry says comes last.
+ * A directory is made 0700 and without anything that new files inherit (set-group-id, default ACL); what its entry says
+ * comes last.
  */
 #include "snapshot/tree.h"
 
@@ -13,16 +12,13 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
-#include <sys/fsuid.h>
 #include <sys/random.h>
 #include <sys/resource.h>
-#include <sys/xattr.h>
 
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
 #include "engine/base/error.h"
-#include "engine/base/fs.h"
 #include "snapshot/whiteout.h"
 
 #define TREE_FIRST_CAP 64u
@@ -108,7 +104,7 @@ const char *tree_path(const struct tree *tree, uint32_t dir, char *out)
 	return out;
 }
 
-int tree_open(struct tree *tree, uint32_t dir, int flags)
+int tree_open(struct tree *tree, uint32_t dir, enum layer_dir_use use)
 {
 	char path[LIMIT_PATH_BYTES];
 	int fd;
@@ -116,7 +112,7 @@ int tree_open(struct tree *tree, uint32_t dir, int flags)
 	if (!tree_path(tree, dir, path))
 		return -ENAMETOOLONG;
 	do
-		fd = resolve_plain(&tree->root, path, flags);
+		fd = tree->fs->ops->open(tree->fs, path, use);
 	while (fd < 0 && tree_give_way(tree, -fd));
 	return fd;
 }
@@ -151,42 +147,16 @@ void tree_want(struct tree *tree, uint32_t dir)
 
 /* ---- beginning and end ---- */
 
-/* The umask cannot be asked without being set, except here. */
-static mode_t read_umask(void)
+static int add_root(struct tree *tree, struct cpull_error *err)
 {
-	char text[512];
-	unsigned mask;
-	CLEANUP_FD int fd = open("/proc/thread-self/status", O_RDONLY | O_CLOEXEC);
-	ssize_t n = fd < 0 ? -1 : read(fd, text, sizeof(text) - 1);
-
-	if (n <= 0)
-		return 07777;
-	text[n] = 0;
-
-	const char *line = strstr(text, "\nUmask:");
-
-	return line && sscanf(line, "\nUmask: %o", &mask) == 1 ? (mode_t)mask : 07777;
-}
-
-/* What the store's directories hand down to new ones must not end up in a layer. */
-static int reset_root(struct tree *tree, struct cpull_error *err)
-{
-	CLEANUP_FD int fd = openat(tree->root.fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	struct stat st;
-
-	if (fd < 0 || fstat(fd, &st))
-		return error_sys(err, CPULL_ERR_STORAGE, errno, "opening the layer's directory");
-	if ((st.st_uid != tree->self.uid || st.st_gid != tree->self.gid) && fchown(fd, tree->self.uid, tree->self.gid))
-		return error_sys(err, CPULL_ERR_STORAGE, errno, "setting the owner of the layer's directory");
-	if ((st.st_mode & 07700) != 0700 && fchmod(fd, 0700))
-		return error_sys(err, CPULL_ERR_STORAGE, errno, "setting the mode of the layer's directory");
-	if (fremovexattr(fd, "system.posix_acl_default") && errno != ENODATA && errno != EOPNOTSUPP)
-		return error_sys(err, CPULL_ERR_STORAGE, errno, "removing the default ACL of the layer's directory");
-	tree->dev = st.st_dev;
-
 	uint32_t root;
-	int rc = add_record(tree, TREE_NONE, "", st.st_ino, &root, err);
+	int rc = tree->fs->ops->reset_root(tree->fs, &st, err);
 
+	if (rc)
+		return rc;
+	tree->dev = st.st_dev;
+	rc = add_record(tree, TREE_NONE, "", st.st_ino, &root, err);
 	if (!rc)
 		tree->dirs[root].flags |= TREE_WANTED;
 	return rc;
@@ -201,17 +171,14 @@ static uint32_t cache_size(void)
 	return (uint32_t)MIN(MAX(limit.rlim_cur / FDS_PER_CACHED, TREE_CACHE_MIN), TREE_CACHE);
 }
 
-int tree_new(int dirfd, struct log *log, struct tree **out, struct cpull_error *err)
+int tree_new(struct layer_fs *fs, struct log *log, struct tree **out, struct cpull_error *err)
 {
 	struct tree *tree = calloc(1, sizeof(*tree));
 
 	if (!tree)
 		return error_nomem(err);
-	tree->root.fd = dirfd;
+	tree->fs = fs;
 	tree->notes.log = log;
-	tree->self.uid = (uid_t)setfsuid((uid_t)-1);
-	tree->self.gid = (gid_t)setfsgid((gid_t)-1);
-	tree->self.umask = read_umask();
 	tree->last_acl = TREE_NONE;
 	tree->wanted = true;
 	tree->cache = calloc(TREE_CACHE, sizeof(*tree->cache));
@@ -220,7 +187,7 @@ int tree_new(int dirfd, struct log *log, struct tree **out, struct cpull_error *
 	if (getrandom(&tree->seed, sizeof(tree->seed), GRND_NONBLOCK) < 0)
 		tree->seed = now_ns();
 
-	int rc = tree->cache ? reset_root(tree, err) : error_nomem(err);
+	int rc = tree->cache ? add_root(tree, err) : error_nomem(err);
 
 	if (rc) {
 		tree_free(tree);
@@ -253,17 +220,17 @@ void tree_forget_paths(struct tree *tree)
 		tree->cache[i].stale = true;
 }
 
-static void cache_close(struct tree_cached *cached)
+static void cache_close(struct tree *tree, struct tree_cached *cached)
 {
 	if (cached->tick)
-		close(cached->fd);
+		tree->fs->ops->close(tree->fs, cached->fd);
 	cached->tick = 0;
 }
 
 void tree_close_cache(struct tree *tree)
 {
 	for (size_t i = 0; i < TREE_CACHE; i++)
-		cache_close(&tree->cache[i]);
+		cache_close(tree, &tree->cache[i]);
 }
 
 /* `keep`: the places of so many last calls stay open. */
@@ -280,7 +247,7 @@ static bool give_way(struct tree *tree, int num, uint32_t keep)
 		/* only calls of place() count ticks: the last ones are what its callers hold */
 		if (!c->tick || c->tick + keep > tree->tick)
 			continue;
-		cache_close(c);
+		cache_close(tree, c);
 		closed = true;
 	}
 	return closed;
@@ -310,7 +277,7 @@ static struct tree_cached *cache_add(struct tree *tree, const char *path, size_t
 	for (size_t i = 1; i < tree->cache_count; i++)
 		if (tree->cache[i].tick < c->tick)
 			c = &tree->cache[i];
-	cache_close(c);
+	cache_close(tree, c);
 	c->fd = fd;
 	c->dir = dir;
 	c->stale = false;
@@ -325,15 +292,17 @@ static int make_missing(void *payload, int dirfd, const char *name)
 	struct tree *tree = payload;
 	struct stat st;
 
-	if (fstat(dirfd, &st))
-		return -errno;
+	int rc = tree->fs->ops->stat_dir(tree->fs, dirfd, &st);
+
+	if (rc)
+		return rc;
 
 	struct tree_place at = {.fd = dirfd, .dir = tree_find(tree, st.st_ino)};
 	uint32_t dir;
 
 	if (at.dir == TREE_NONE)
 		return -EXDEV;
-	if (fstatat(dirfd, name, &st, AT_SYMLINK_NOFOLLOW) == 0) {
+	if (tree->fs->ops->stat(tree->fs, dirfd, name, &st) == 0) {
 		/* a node of a whiteout makes way; of a file the layer has to say so itself */
 		if (!whiteout_is(dirfd, name, &st))
 			return -ENOTDIR;
@@ -342,8 +311,8 @@ static int make_missing(void *payload, int dirfd, const char *name)
 	}
 
 	struct cpull_error err = {0};
-	int rc = tree_mkdir(tree, at, name, &dir, &err);
 
+	rc = tree_mkdir(tree, at, name, &dir, &err);
 	if (rc < 0)
 		return err.sys_errno ? -err.sys_errno : err.code == CPULL_ERR_LIMIT ? -ENAMETOOLONG : -ENOMEM;
 	return rc ? -EEXIST : 0;
@@ -374,9 +343,9 @@ static int open_parent(struct tree *tree, const char *path, size_t len, bool cre
 	int fd;
 
 	do {
-		fd = resolve_dir(&tree->root, text);
+		fd = tree->fs->ops->follow(tree->fs, text);
 		if (create && (fd == -ENOENT || fd == -ENOTDIR))
-			fd = resolve_walk(&tree->root, text, make_missing, tree);
+			fd = tree->fs->ops->follow_making(tree->fs, text, make_missing, tree);
 	} while (fd < 0 && give_way(tree, -fd, TREE_CACHE_MIN - 1));
 	return fd;
 }
@@ -388,22 +357,25 @@ static int place(struct tree *tree, const char *path, size_t len, bool create, s
 	struct tree_cached *c = cache_find(tree, path, len);
 
 	if (!c) {
-		CLEANUP_FD int fd = open_parent(tree, path, len, create);
+		CLEANUP_LAYER_DIR struct layer_dir at = {tree->fs, open_parent(tree, path, len, create)};
 		struct stat st;
 
-		if (!create && (fd == -ENOENT || fd == -ENOTDIR))
+		if (!create && (at.handle == -ENOENT || at.handle == -ENOTDIR))
 			return 1;
-		if (fd < 0)
-			return parent_error(-fd, err);
-		if (fstat(fd, &st))
-			return error_sys(err, CPULL_ERR_STORAGE, errno, "looking at its directory");
+		if (at.handle < 0)
+			return parent_error(-at.handle, err);
+
+		int rc = tree->fs->ops->stat_dir(tree->fs, at.handle, &st);
+
+		if (rc)
+			return error_sys(err, CPULL_ERR_STORAGE, -rc, "looking at its directory");
 
 		uint32_t dir = tree_find(tree, st.st_ino);
 
 		if (dir == TREE_NONE || st.st_dev != tree->dev)
 			return error_set(err, CPULL_ERR_STORAGE, "its directory was not made by this layer: "
 					 "something else writes in the store");
-		c = cache_add(tree, path, len, steal_fd(&fd), dir);
+		c = cache_add(tree, path, len, steal_fd(&at.handle), dir);
 	}
 	c->tick = ++tree->tick;
 	out->fd = c->fd;
@@ -430,19 +402,13 @@ int tree_lookup(struct tree *tree, const char *path, size_t len, struct tree_pla
 int tree_mkdir(struct tree *tree, struct tree_place at, const char *name, uint32_t *out, struct cpull_error *err)
 {
 	struct stat st;
+	int rc = tree->fs->ops->mkdir(tree->fs, at.fd, name, &st);
 
-	if (mkdirat(at.fd, name, 0700)) {
-		if (errno == EEXIST)
-			return 1;
-		return error_sys(err, CPULL_ERR_STORAGE, errno, "making a directory");
-	}
-	if ((tree->self.umask & 0700) && fchmodat(at.fd, name, 0700, 0))
-		return error_sys(err, CPULL_ERR_STORAGE, errno, "making a directory");
-	if (fstatat(at.fd, name, &st, AT_SYMLINK_NOFOLLOW))
-		return error_sys(err, CPULL_ERR_STORAGE, errno, "looking at a new directory");
-
-	int rc = add_record(tree, at.dir, name, st.st_ino, out, err);
-
+	if (rc == -EEXIST)
+		return 1;
+	if (rc)
+		return error_sys(err, CPULL_ERR_STORAGE, -rc, "making a directory");
+	rc = add_record(tree, at.dir, name, st.st_ino, out, err);
 	tree->dirs[at.dir].flags |= TREE_TOUCHED;
 	if (rc || map_get(&tree->hidden, tree_name_key(tree, at.dir, name), 0) == 0)
 		return rc;
@@ -495,16 +461,14 @@ static int keep_acls(struct tree *tree, struct tree_dir *dir, const struct tar_e
 
 static int describe_xattrs(struct tree *tree, uint32_t dir, const struct tar_entry *entry, struct cpull_error *err)
 {
-	CLEANUP_FD int fd = tree_open(tree, dir, O_RDONLY | O_DIRECTORY);
-	struct attributes_file file = {.fd = fd, .type = S_IFDIR};
+	CLEANUP_LAYER_DIR struct layer_dir at = {tree->fs, tree_open(tree, dir, LAYER_DIR_CONTENT)};
 
-	if (fd < 0)
-		return error_sys(err, CPULL_ERR_STORAGE, -fd, "opening a directory to set its attributes");
+	if (at.handle < 0)
+		return error_sys(err, CPULL_ERR_STORAGE, -at.handle, "opening a directory to set its attributes");
 
-	int rc = tree->dirs[dir].flags & TREE_XATTRS ? attributes_clear(fd, err) : 0;
+	int rc = tree->fs->ops->set_xattrs(tree->fs, at.handle, entry->xattrs, entry->xattr_count, ATTRIBUTES_NO_ACL,
+					   tree->dirs[dir].flags & TREE_XATTRS, &tree->notes, err);
 
-	if (!rc)
-		rc = attributes_set(&file, entry->xattrs, entry->xattr_count, ATTRIBUTES_NO_ACL, &tree->notes, err);
 	return rc ? rc : keep_acls(tree, &tree->dirs[dir], entry, err);
 }
 
@@ -544,7 +508,7 @@ static int remove_tree(struct tree *tree, struct tree_place at, const char *name
 	int rc;
 
 	do
-		rc = fs_remove_tree_telling(at.fd, name, bury, tree, &own);
+		rc = tree->fs->ops->remove_tree(tree->fs, at.fd, name, bury, tree, &own);
 	while (rc && tree_give_way(tree, own.sys_errno));
 	if (rc && err)
 		*err = own;
@@ -559,12 +523,12 @@ static int remember_hidden(struct tree *tree, struct tree_place at, const char *
 int tree_clear(struct tree *tree, struct tree_place at, const char *name, struct cpull_error *err)
 {
 	struct stat st;
+	int rc = tree->fs->ops->stat(tree->fs, at.fd, name, &st);
 
-	if (fstatat(at.fd, name, &st, AT_SYMLINK_NOFOLLOW))
-		return errno == ENOENT ? 0 : error_sys(err, CPULL_ERR_STORAGE, errno, "looking at what it replaces");
+	if (rc)
+		return rc == -ENOENT ? 0 : error_sys(err, CPULL_ERR_STORAGE, -rc, "looking at what it replaces");
 	if (S_ISDIR(st.st_mode)) {
 		uint32_t dir = tree_find(tree, st.st_ino);
-		int rc = 0;
 
 		if (dir != TREE_NONE && (tree->dirs[dir].flags & TREE_RECREATED))
 			rc = remember_hidden(tree, at, name, err);
@@ -572,22 +536,21 @@ int tree_clear(struct tree *tree, struct tree_place at, const char *name, struct
 		return rc ? rc : remove_tree(tree, at, name, err);
 	}
 
-	int rc = whiteout_is(at.fd, name, &st) ? remember_hidden(tree, at, name, err) : 0;
-
+	rc = whiteout_is(at.fd, name, &st) ? remember_hidden(tree, at, name, err) : 0;
 	if (S_ISLNK(st.st_mode))
 		tree_forget_paths(tree);
-	if (!rc && unlinkat(at.fd, name, 0))
-		rc = error_sys(err, CPULL_ERR_STORAGE, errno, "removing what it replaces");
-	return rc;
+	if (rc)
+		return rc;
+	rc = tree->fs->ops->unlink(tree->fs, at.fd, name);
+	return rc ? error_sys(err, CPULL_ERR_STORAGE, -rc, "removing what it replaces") : 0;
 }
 
 /* ---- deferred attributes ---- */
 
-static int settle_acl(struct tree *tree, const struct tree_dir *dir, int fd, struct cpull_error *err)
+static int settle_acl(struct tree *tree, const struct tree_dir *dir, int handle, struct cpull_error *err)
 {
 	struct acl_header head;
 	const uint8_t *value = (const uint8_t *)tree->acls.data + dir->acl;
-	struct attributes_file file = {.fd = fd, .type = S_IFDIR};
 	struct tar_xattr acls[2];
 	size_t count = 0;
 
@@ -598,22 +561,22 @@ static int settle_acl(struct tree *tree, const struct tree_dir *dir, int fd, str
 	if (head.default_len)
 		acls[count++] = (struct tar_xattr){"system.posix_acl_default", value + head.access_len,
 						   head.default_len};
-	return attributes_set(&file, acls, count, ATTRIBUTES_ALL, &tree->notes, err);
+	return tree->fs->ops->set_xattrs(tree->fs, handle, acls, count, ATTRIBUTES_ALL, false, &tree->notes, err);
 }
 
 int tree_settle(struct tree *tree, uint32_t dir, struct cpull_error *err)
 {
 	struct tree_dir *d = &tree->dirs[dir];
 	struct timespec mtime = {.tv_sec = (time_t)d->mtime_sec, .tv_nsec = (long)d->mtime_nsec};
-	CLEANUP_FD int fd = tree_open(tree, dir, O_RDONLY | O_DIRECTORY);
+	CLEANUP_LAYER_DIR struct layer_dir at = {tree->fs, tree_open(tree, dir, LAYER_DIR_CONTENT)};
 
-	if (fd < 0)
-		return error_sys(err, CPULL_ERR_STORAGE, -fd, "opening it to set its attributes");
+	if (at.handle < 0)
+		return error_sys(err, CPULL_ERR_STORAGE, -at.handle, "opening it to set its attributes");
 
-	int rc = attributes_set_stat(fd, d->uid, d->gid, d->mode, mtime, err);
+	int rc = tree->fs->ops->set_stat(tree->fs, at.handle, d->uid, d->gid, d->mode, mtime, err);
 
 	if (!rc && d->acl != TREE_NONE)
-		rc = settle_acl(tree, d, fd, err);
+		rc = settle_acl(tree, d, at.handle, err);
 	d->flags &= (uint16_t)~TREE_TOUCHED;
 	return rc;
 }

@@ -14,8 +14,8 @@
 
 #include "snapshot/attributes.h"
 #include "snapshot/entry_path.h"
+#include "snapshot/layer_fs.h"
 #include "snapshot/map.h"
-#include "snapshot/resolve.h"
 
 #define TREE_ROOT 0u
 #define TREE_NONE UINT32_MAX
@@ -60,9 +60,8 @@ struct tree_cached {
 #define TREE_CACHE_MIN 2u
 
 struct tree {
-	struct resolve_root root;
+	struct layer_fs *fs; /* borrowed */
 	uint64_t dev;
-	struct attributes_self self;
 	uint64_t seed;
 	struct attributes_notes notes;
 	struct tree_dir *dirs;
@@ -91,8 +90,8 @@ struct tree_place {
 	uint32_t dir;
 };
 
-/* dirfd is borrowed: an empty directory, whose owner, mode and default ACL are reset first. */
-MUST_CHECK int tree_new(int dirfd, struct log *log, struct tree **out, struct cpull_error *err);
+/* fs is borrowed: empty; its root's owner, mode and default ACL are reset first. */
+MUST_CHECK int tree_new(struct layer_fs *fs, struct log *log, struct tree **out, struct cpull_error *err);
 void tree_free(struct tree *tree);
 
 /* The directory at path[0…len), made with its parents where it is missing. */
@@ -117,8 +116,8 @@ MUST_CHECK int tree_settle_all(struct tree *tree, unsigned flags, struct cpull_e
 uint32_t tree_find(const struct tree *tree, uint64_t ino);
 /* Its path, into a buffer of LIMIT_PATH_BYTES. Returns out, or NULL when it does not fit. */
 const char *tree_path(const struct tree *tree, uint32_t dir, char *out);
-/* Opens it: flags as for open(2). Returns the descriptor or -errno. */
-MUST_CHECK int tree_open(struct tree *tree, uint32_t dir, int flags);
+/* Opens it. Returns the handle or -errno. */
+MUST_CHECK int tree_open(struct tree *tree, uint32_t dir, enum layer_dir_use use);
 /* openat(2) that closes cached directories rather than fail for want of descriptors. */
 MUST_CHECK int tree_openat(struct tree *tree, int dirfd, const char *name, int flags, mode_t mode);
 /* Is num a want of descriptors (EMFILE, ENFILE) and were there cached directories to close, so that it is worth another

@@ -36,7 +36,7 @@ static int set_mark(struct tree *tree, int fd, const char *trusted, const char *
 
 static int mark_opaque(struct tree *tree, uint32_t dir, const char *value, struct cpull_error *err)
 {
-	CLEANUP_FD int fd = tree_open(tree, dir, O_RDONLY | O_DIRECTORY);
+	CLEANUP_FD int fd = tree_open(tree, dir, LAYER_DIR_CONTENT);
 
 	if (fd < 0)
 		return error_sys(err, CPULL_ERR_STORAGE, -fd, "opening a directory to make it opaque");
@@ -151,7 +151,7 @@ bool whiteout_is_opaque(int fd)
 
 int whiteout_sweep_dir(struct tree *tree, uint32_t dir, struct cpull_error *err)
 {
-	int fd = tree_open(tree, dir, O_RDONLY | O_DIRECTORY);
+	int fd = tree_open(tree, dir, LAYER_DIR_CONTENT);
 	CLEANUP_DIR DIR *list = fs_list_fd(fd);
 	const char *name;
 	struct stat st;

@@ -5,6 +5,7 @@
  */
 #include "layer_fixture.h"
 
+#include "snapshot/dir_fs.h"
 #include "snapshot/map.h"
 #include "snapshot/stack_view.h"
 #include "snapshot/tree.h"
@@ -242,8 +243,11 @@ static void records_follow_the_directories(void **state)
 	char path[LIMIT_PATH_BYTES];
 	int fd = open(".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 
+	struct dir_fs dir_tree;
+
 	(void)state;
-	assert_int_equal(tree_new(fd, NULL, &tree, NULL), 0);
+	dir_fs_init(&dir_tree, fd);
+	assert_int_equal(tree_new(&dir_tree.fs, NULL, &tree, NULL), 0);
 	assert_int_equal(tree_parent(tree, "a/b/c", 5, &at, NULL), 0);
 	assert_string_equal(tree_path(tree, at.dir, path), "a/b/c");
 	assert_true(tree->dirs[at.dir].flags & TREE_IMPLICIT);
