@@ -27,6 +27,9 @@ import registry  # noqa: E402
 from program import Coco, unmount_all  # noqa: E402
 
 SOURCE = pathlib.Path(__file__).resolve().parents[2]
+# Of one test with its fixtures, whatever it waits for: the longest takes a tenth of it. What hangs must fail, and say
+# where, while there is still time for the others.
+TEST_SECONDS = 400
 
 
 def stop_in_order(*_):
@@ -37,7 +40,32 @@ def stop_in_order(*_):
     raise KeyboardInterrupt
 
 
+def descendants(pid):
+    """The process and all below it."""
+    out = subprocess.run(["ps", "-eo", "pid=,ppid="], check=False, capture_output=True, text=True).stdout
+    parents = [tuple(map(int, line.split())) for line in out.splitlines()]
+    found = [pid]
+    for one in found:
+        found += [child for child, parent in parents if parent == one]
+    return found
+
+
+def too_long(*_):
+    """What each of our threads waits for, and then a failure, with the stack of whatever Python was at."""
+    subprocess.run(["ps", "-Lo", "pid,ppid,lwp,stat,etime,time,wchan:24,comm,args", "-p",
+                    ",".join(map(str, descendants(os.getpid())))], check=False)
+    raise AssertionError("still at it after %d s" % TEST_SECONDS)
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_protocol():
+    signal.alarm(TEST_SECONDS)
+    yield
+    signal.alarm(0)
+
+
 def pytest_configure(config):
+    signal.signal(signal.SIGALRM, too_long)
     signal.signal(signal.SIGTERM, stop_in_order)
     signal.signal(signal.SIGINT, stop_in_order)
     config.addinivalue_line("markers", "slow: takes long with a sanitizer's build; left out of those runs")

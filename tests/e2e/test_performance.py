@@ -114,7 +114,11 @@ def pull(binary, work, name, options):
     environ = {k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy")}
     child = subprocess.Popen([binary, "pull", name, "--plain-http", "--store", store, "--progress", "none", *options],
                              stdout=subprocess.DEVNULL, env={**environ, "HOME": str(work)})
-    _, status, usage = os.wait4(child.pid, 0)
+    try:
+        _, status, usage = os.wait4(child.pid, 0)
+    except BaseException:
+        child.kill()
+        raise
     child.returncode = os.waitstatus_to_exitcode(status)
     assert child.returncode == 0
     subprocess.run(["rm", "-rf", store], check=True)
