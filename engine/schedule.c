@@ -151,13 +151,13 @@ static void stop_all(struct cpull_pull *pull)
 /* The roots of the layers below i, topmost first. Borrowed descriptors. */
 static int tie(struct cpull_pull *pull, size_t i, struct cpull_error *err)
 {
-	int *lowers = calloc(i + 1, sizeof(*lowers));
+	struct lower_layer *lowers = calloc(i + 1, sizeof(*lowers));
 	size_t count = 0;
 
 	if (!lowers)
 		return error_nomem(err);
 	for (size_t k = i; k-- > 0;)
-		lowers[count++] = pull->layers[k].ref.fd;
+		lowers[count++].dirfd = pull->layers[k].ref.fd;
 
 	int rc = layer_writer_tie(layer_job_writer(pull->layers[i].job), lowers, count, err);
 

@@ -380,8 +380,9 @@ bool layer_writer_has_loose_ends(const struct layer_writer *writer)
 	return loose_ends_exist(&writer->loose, writer->tree);
 }
 
-int layer_writer_tie(struct layer_writer *writer, const int *lower_fds, size_t count, struct cpull_error *err)
+int layer_writer_tie(struct layer_writer *writer, const struct lower_layer *lowers, size_t count,
+		     struct cpull_error *err)
 {
 	assert(writer->finished);
-	return loose_ends_tie(&writer->loose, writer->tree, writer->files, lower_fds, count, err);
+	return loose_ends_tie(&writer->loose, writer->tree, writer->files, lowers, count, err);
 }

@@ -10,6 +10,7 @@
 
 #include "snapshot/bulk_writer.h"
 #include "snapshot/file_jobs.h"
+#include "snapshot/lower_layer.h"
 
 struct layer_writer;
 
@@ -38,9 +39,9 @@ MUST_CHECK int layer_writer_finish(struct layer_writer *writer, struct layer_wri
 				   struct cpull_error *err);
 /* After finish: does the layer depend on those below it? */
 bool layer_writer_has_loose_ends(const struct layer_writer *writer);
-/* Ties the loose ends against the lower layers' roots, TOPMOST FIRST (directory descriptors, all complete). With
+/* Ties the loose ends against the lower layers, TOPMOST FIRST (all complete, all of the kind that this one is). With
  * count 0 the defaults stay, and a hard link without target is CPULL_ERR_TAR. */
-MUST_CHECK int layer_writer_tie(struct layer_writer *writer, const int *lower_fds, size_t count,
+MUST_CHECK int layer_writer_tie(struct layer_writer *writer, const struct lower_layer *lowers, size_t count,
 				struct cpull_error *err);
 void layer_writer_free(struct layer_writer *writer);
 

@@ -310,7 +310,7 @@ static int inherit(struct tie *tie, uint32_t dir, struct cpull_error *err)
 	if (rc)
 		return rc;
 
-	CLEANUP_FD int from = tree_openat(tie->tree, tie->view.fds[node.layer], *tie->path ? tie->path : ".",
+	CLEANUP_FD int from = tree_openat(tie->tree, tie->view.layers[node.layer].dirfd, *tie->path ? tie->path : ".",
 					  O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
 	CLEANUP_FD int to = tree_open(tie->tree, dir, LAYER_DIR_CONTENT);
 	const struct attributes_file file = {.fd = to, .type = S_IFDIR};
@@ -386,7 +386,7 @@ static int copy_or_link(struct tie *tie, uint32_t index, struct tree_place at, c
 	}
 	if (map_put(&tie->copies, key ? key : 1, index))
 		return error_nomem(err);
-	return dir_writer_copy(tie->writer, tie->view.fds[node->layer], tie->target, &node->st, at, name, err);
+	return dir_writer_copy(tie->writer, tie->view.layers[node->layer].dirfd, tie->target, &node->st, at, name, err);
 }
 
 /* Has a later entry taken the link's name? A whiteout does not count, and goes. */
@@ -449,8 +449,8 @@ static int tie_links(struct tie *tie, struct cpull_error *err)
 	return 0;
 }
 
-int loose_ends_tie(struct loose_ends *ends, struct tree *tree, struct dir_writer *writer, const int *lower_fds,
-		   size_t count, struct cpull_error *err)
+int loose_ends_tie(struct loose_ends *ends, struct tree *tree, struct dir_writer *writer,
+		   const struct lower_layer *lowers, size_t count, struct cpull_error *err)
 {
 	CLEANUP_FREE struct tie *tie = calloc(1, sizeof(*tie));
 
@@ -460,7 +460,7 @@ int loose_ends_tie(struct loose_ends *ends, struct tree *tree, struct dir_writer
 	tie->tree = tree;
 	tie->writer = writer;
 
-	int rc = stack_view_init(&tie->view, lower_fds, count);
+	int rc = stack_view_init(&tie->view, lowers, count);
 
 	if (rc)
 		return error_sys(err, rc == -E2BIG ? CPULL_ERR_LIMIT : CPULL_ERR_STORAGE, -rc,

@@ -6,6 +6,7 @@
 #define SNAPSHOT_LOOSE_ENDS_H
 
 #include "snapshot/dir_writer.h"
+#include "snapshot/lower_layer.h"
 
 /* A hard link to a file that this layer does not have. */
 struct loose_link {
@@ -37,6 +38,6 @@ const char *loose_ends_target(const struct loose_ends *ends, const struct tree *
 bool loose_ends_exist(const struct loose_ends *ends, const struct tree *tree);
 /* Ties against the lower layers, topmost first. Afterwards nothing is left. */
 MUST_CHECK int loose_ends_tie(struct loose_ends *ends, struct tree *tree, struct dir_writer *writer,
-			      const int *lower_fds, size_t count, struct cpull_error *err);
+			      const struct lower_layer *lowers, size_t count, struct cpull_error *err);
 
 #endif

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The text of a path that is walked by hand. Called by the two walks, the one in a root directory and the one in a
- * stack of layers, on their threads; owns nothing beyond the struct.
+ * The text of a path that is walked by hand. Called by the walks (in a root directory, in names in memory, in a stack of
+ * layers) on their threads; owns nothing beyond the struct.
  */
 #include "snapshot/path_text.h"
 
@@ -37,15 +37,20 @@ int path_text_next(struct path_text *path, char *name)
 	return len > 0;
 }
 
-int path_text_follow(struct path_text *path, int dirfd, const char *name)
+char *path_text_room(struct path_text *path)
 {
-	char *out = path->text[!path->which];
-	size_t rest = strlen(path->rest);
-	ssize_t n = readlinkat(dirfd, name, out, LIMIT_PATH_BYTES);
+	return path->text[!path->which];
+}
 
-	if (n < 0)
-		return -errno;
-	if (n == LIMIT_PATH_BYTES || (size_t)n + 1 + rest >= PATH_TEXT_BYTES)
+int path_text_push(struct path_text *path)
+{
+	char *out = path_text_room(path);
+	size_t n = strnlen(out, LIMIT_PATH_BYTES), rest = strlen(path->rest);
+
+	/* as the kernel says */
+	if (!n)
+		return -ENOENT;
+	if (n == LIMIT_PATH_BYTES || n + 1 + rest >= PATH_TEXT_BYTES)
 		return -ENAMETOOLONG;
 	if (++path->hops > LIMIT_SYMLINK_HOPS)
 		return -ELOOP;

@@ -24,8 +24,10 @@ MUST_CHECK int path_text_init(struct path_text *path, const char *text);
 /* Takes the next component that is neither empty nor "." off into name (LIMIT_NAME_BYTES + 1). 1, 0 at the end, or
  * -ENAMETOOLONG. */
 MUST_CHECK int path_text_next(struct path_text *path, char *name);
-/* Puts the target of the symlink dirfd/name in front of the rest. 1 when it begins at the root, else 0; -ELOOP after
- * too many of them, -ENAMETOOLONG, or what readlinkat(2) says. */
-MUST_CHECK int path_text_follow(struct path_text *path, int dirfd, const char *name);
+/* Where the target of a symlink is put for path_text_push(): LIMIT_PATH_BYTES with its NUL. */
+char *path_text_room(struct path_text *path);
+/* Puts the target that lies in the room in front of the rest. 1 when it begins at the root, else 0; -ELOOP after too
+ * many of them, -ENAMETOOLONG, -ENOENT for an empty one. */
+MUST_CHECK int path_text_push(struct path_text *path);
 
 #endif

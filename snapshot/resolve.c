@@ -139,6 +139,20 @@ static void to_root(struct walk *walk)
 	leave(walk, -1);
 }
 
+/* 1: the rest of the path begins at the root, -EINVAL: no symlink has the name. */
+static int follow_link(struct walk *walk, int dirfd, const char *name)
+{
+	char *out = path_text_room(&walk->todo);
+	ssize_t n = readlinkat(dirfd, name, out, LIMIT_PATH_BYTES);
+
+	if (n < 0)
+		return -errno;
+	if (n == LIMIT_PATH_BYTES)
+		return -ENAMETOOLONG;
+	out[n] = 0;
+	return path_text_push(&walk->todo);
+}
+
 static int step(struct walk *walk, const char *name, resolve_missing_fn missing, void *payload)
 {
 	int dirfd = here(walk);
@@ -154,7 +168,7 @@ static int step(struct walk *walk, const char *name, resolve_missing_fn missing,
 		return -errno;
 
 	int why = -errno;
-	int rc = path_text_follow(&walk->todo, dirfd, name);
+	int rc = follow_link(walk, dirfd, name);
 
 	if (rc == 1)
 		to_root(walk);

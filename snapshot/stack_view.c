@@ -10,11 +10,9 @@
 
 #include <assert.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <string.h>
 
 #include "snapshot/path_text.h"
-#include "snapshot/whiteout.h"
 
 #define FIRST_CAP 16u
 
@@ -28,24 +26,16 @@ static bool layers_have(const struct stack_level *level, size_t i)
 	return level->layers[i / 64] >> (i % 64) & 1;
 }
 
-/* 1, 0, or -errno: for want of a descriptor a hidden file must not come back. */
-static int opaque_at(int dirfd, const char *path)
+int stack_view_init(struct stack_view *view, const struct lower_layer *layers, size_t count)
 {
-	CLEANUP_FD int fd = openat(dirfd, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-
-	return fd < 0 ? -errno : whiteout_is_opaque(fd);
-}
-
-int stack_view_init(struct stack_view *view, const int *fds, size_t count)
-{
-	*view = (struct stack_view){.fds = fds, .count = count, .cap = FIRST_CAP, .depth = 1};
+	*view = (struct stack_view){.layers = layers, .count = count, .cap = FIRST_CAP, .depth = 1};
 	if (count > LIMIT_LAYERS)
 		return -E2BIG;
 	view->levels = calloc(view->cap, sizeof(*view->levels));
 	if (!view->levels)
 		return -ENOMEM;
 	for (size_t i = 0; i < count; i++) {
-		int opaque = opaque_at(fds[i], ".");
+		int opaque = lower_layer_opaque(&layers[i], "");
 
 		if (opaque < 0) {
 			stack_view_free(view);
@@ -111,7 +101,7 @@ static int look(struct stack_view *view, const char *name, size_t len, struct st
 {
 	const struct stack_level *here = top(view);
 	int path_len = append_name(view, name, len);
-	struct stat st;
+	struct lower_node node;
 
 	if (path_len < 0)
 		return path_len;
@@ -120,24 +110,28 @@ static int look(struct stack_view *view, const char *name, size_t len, struct st
 	for (size_t i = 0; i < view->count; i++) {
 		if (!layers_have(here, i))
 			continue;
-		if (fstatat(view->fds[i], view->path, &st, AT_SYMLINK_NOFOLLOW)) {
-			if (errno == ENOENT)
-				continue;
-			return -errno;
-		}
+
+		int rc = lower_layer_find(&view->layers[i], view->path, &node);
+
+		if (rc == -ENOENT)
+			continue;
+		if (rc)
+			return rc;
+
 		bool first = out->layer == view->count;
 
-		if (whiteout_is(view->fds[i], view->path, &st) || (!first && !S_ISDIR(st.st_mode)))
+		if (node.whiteout || (!first && !S_ISDIR(node.st.st_mode)))
 			break;
 		if (first) {
 			out->layer = i;
-			out->st = st;
+			out->st = node.st;
 		}
-		if (!S_ISDIR(st.st_mode))
+		if (!S_ISDIR(node.st.st_mode))
 			break;
 		layers_add(next, i);
 
-		int opaque = opaque_at(view->fds[i], view->path);
+		/* an error, too: for want of a descriptor a hidden file must not come back */
+		int opaque = lower_layer_opaque(&view->layers[i], view->path);
 
 		if (opaque)
 			return MIN(opaque, 0);
@@ -165,8 +159,12 @@ static void keep_common(struct stack_view *view, const char *path, size_t len)
 
 static int root_node(struct stack_view *view, struct stack_node *out)
 {
-	out->layer = view->count ? 0 : view->count;
-	return view->count && fstat(view->fds[0], &out->st) ? -errno : 0;
+	struct lower_node node = {0};
+	int rc = view->count ? lower_layer_find(&view->layers[0], "", &node) : 0;
+
+	out->layer = 0;
+	out->st = node.st;
+	return rc;
 }
 
 int stack_view_find(struct stack_view *view, const char *path, struct stack_node *out)
@@ -212,8 +210,10 @@ struct resolving {
 
 static int follow_link(struct resolving *r, const struct stack_node *node)
 {
-	int rc = path_text_follow(&r->todo, r->view->fds[node->layer], r->view->path);
+	int rc = lower_layer_link(&r->view->layers[node->layer], r->view->path, path_text_room(&r->todo));
 
+	if (!rc)
+		rc = path_text_push(&r->todo);
 	if (rc < 0)
 		return rc;
 	if (rc)

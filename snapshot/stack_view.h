@@ -1,14 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * What a stack of layer directories shows, as overlayfs would: lookups by path without a mount.
+ * What a stack of layers shows, as overlayfs would: lookups by path without a mount.
  */
 #ifndef SNAPSHOT_STACK_VIEW_H
 #define SNAPSHOT_STACK_VIEW_H
 
-#include <sys/stat.h>
-
-#include "engine/base/limits.h"
-#include "engine/base/util.h"
+#include "snapshot/lower_layer.h"
 
 #define STACK_WORDS ((LIMIT_LAYERS + 63u) / 64u)
 
@@ -19,7 +16,7 @@ struct stack_level {
 };
 
 struct stack_view {
-	const int *fds; /* topmost first, borrowed */
+	const struct lower_layer *layers; /* topmost first, borrowed */
 	size_t count;
 	struct stack_level *levels; /* of the directory at `path` and its parents, the root first */
 	size_t depth, cap;
@@ -32,7 +29,7 @@ struct stack_node {
 };
 
 /* 0 or -errno, E2BIG for more layers than overlayfs takes. */
-MUST_CHECK int stack_view_init(struct stack_view *view, const int *fds, size_t count);
+MUST_CHECK int stack_view_init(struct stack_view *view, const struct lower_layer *layers, size_t count);
 void stack_view_free(struct stack_view *view);
 /* Looks a path up that is taken as it is: no symlink on the way is followed. Returns 0 or -errno; nothing there is 0
  * with out->layer == count. */

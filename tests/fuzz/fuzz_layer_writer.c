@@ -21,7 +21,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len);
 /* base/canary, base/lower: never to be changed; base/0, base/1: the layer's two versions. */
 static struct {
 	char base[64];
-	int fd, lower_fd;
+	int fd;
+	struct lower_layer below;
 	uint64_t canary, lower;
 } place;
 
@@ -78,8 +79,8 @@ static void make_place(void)
 	make_file("lower/a/x", "x");
 	make_file("lower/a/b/y", "y");
 	make_file("lower/usr/bin/tool", "tool");
-	place.lower_fd = openat(place.fd, "lower", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	check(place.lower_fd >= 0);
+	place.below.dirfd = openat(place.fd, "lower", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	check(place.below.dirfd >= 0);
 	place.canary = hash_of("canary");
 	place.lower = hash_of("lower");
 }
@@ -125,7 +126,7 @@ static int write_layer(const char *name, const uint8_t *data, size_t len, const 
 	if (!rc)
 		rc = layer_writer_finish(writer, NULL, &err);
 	if (!rc)
-		rc = layer_writer_tie(writer, &place.lower_fd, 1, &err);
+		rc = layer_writer_tie(writer, &place.below, 1, &err);
 	check(rc <= 0 && (rc == 0 || (err.code == rc && err.message[0] && rc != CPULL_ERR_INTERNAL)));
 	check(rc || !layer_writer_has_loose_ends(writer));
 	layer_writer_free(writer);

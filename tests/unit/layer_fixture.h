@@ -162,7 +162,7 @@ struct how {
 	enum cpull_io io;
 	size_t chunk_bytes; /* 0: 64 KiB */
 	uint64_t max_entries;
-	const int *lowers;
+	const struct lower_layer *lowers;
 	size_t lower_count;
 	bool tie;
 	bool truncated; /* no end mark */

@@ -541,7 +541,7 @@ static void directories_swapped_for_links(void **state)
 /* ---- order ---- */
 
 static uint64_t written_in_order(const struct item *items, const unsigned *order, size_t count, const char *name,
-				 const int *lowers)
+				 const struct lower_layer *lowers)
 {
 	struct bytes t = {0};
 
@@ -595,7 +595,7 @@ static void entries_in_any_order(void **state)
 	ADD_SYMLINK(&t, "bin", "usr/bin");
 	WRITE_OK("low", &t, .tie = true);
 
-	int low = open("low", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	struct lower_layer low = {.dirfd = open("low", O_RDONLY | O_DIRECTORY | O_CLOEXEC)};
 	uint64_t want = 0;
 
 	for (unsigned round = 0; round < 300; round++) {
@@ -622,7 +622,7 @@ static void entries_in_any_order(void **state)
 			print_error("round %u differs\n", round);
 		assert_true(got == want);
 	}
-	close(low);
+	close(low.dirfd);
 }
 
 #define T(f) cmocka_unit_test_setup(f, fresh)

@@ -36,11 +36,11 @@ static int done(void **state)
 /* The next layer, tied to all those below it. */
 static struct outcome try_layer(struct bytes *tar)
 {
-	int lowers[LAYERS_MAX];
+	struct lower_layer lowers[LAYERS_MAX];
 	char name[16];
 
 	for (size_t i = 0; i < layer_count; i++)
-		lowers[i] = fds[layer_count - 1 - i];
+		lowers[i] = (struct lower_layer){.dirfd = fds[layer_count - 1 - i]};
 	snprintf(name, sizeof(name), "l%zu", layer_count);
 	struct outcome out =
 	    write_layer(name, tar, (struct how){.tie = true, .lowers = lowers, .lower_count = layer_count});
@@ -466,12 +466,12 @@ static void hard_links_into_lower_layers(void **state)
 static void too_many_lower_layers(void **state)
 {
 	struct bytes t = {0};
-	static int many[LIMIT_LAYERS + 1];
+	static struct lower_layer many[LIMIT_LAYERS + 1];
 	int dir = open(".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 
 	(void)state;
 	for (size_t i = 0; i < ARRAY_LEN(many); i++)
-		many[i] = dir;
+		many[i].dirfd = dir;
 	ADD(&t, .name = "a/f");
 	WRITE_FAILS("l", &t, CPULL_ERR_LIMIT, .tie = true, .lowers = many, .lower_count = ARRAY_LEN(many));
 	ADD(&t, .name = "a/f");

@@ -281,7 +281,7 @@ static void a_stack_shows_what_an_overlay_would(void **state)
 	struct stack_view view;
 	struct stack_node node;
 	char out[LIMIT_PATH_BYTES];
-	int fds[2];
+	struct lower_layer layers[2] = {0};
 
 	(void)state;
 	assert_int_equal(
@@ -290,9 +290,9 @@ static void a_stack_shows_what_an_overlay_would(void **state)
 		   "mknod top/x c 0 0 && ln -s /d/sub bottom/l && ln -s l/../g bottom/m && ln -s n bottom/n"),
 	    0);
 	assert_int_equal(setxattr("top/o", "trusted.overlay.opaque", "y", 1, 0), 0);
-	fds[0] = open("top", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	fds[1] = open("bottom", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	assert_int_equal(stack_view_init(&view, fds, 2), 0);
+	layers[0].dirfd = open("top", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	layers[1].dirfd = open("bottom", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	assert_int_equal(stack_view_init(&view, layers, 2), 0);
 	static const struct {
 		const char *path;
 		size_t layer;
@@ -334,8 +334,8 @@ static void a_stack_shows_what_an_overlay_would(void **state)
 		assert_int_equal(node.layer, ways[i].layer);
 	}
 	stack_view_free(&view);
-	close(fds[0]);
-	close(fds[1]);
+	close(layers[0].dirfd);
+	close(layers[1].dirfd);
 }
 
 #define T(f) cmocka_unit_test_setup(f, fresh)
