@@ -19,6 +19,7 @@
 #include "engine/base/thread.h"
 #include "engine/decompress.h"
 #include "engine/layer_digests.h"
+#include "snapshot/dir_fs.h"
 
 /* What a stage returns when its pool or queue was cancelled by the other one, which has noted the reason. */
 #define STOPPED 1
@@ -360,11 +361,19 @@ static int make_cipher(struct layer_job *job, struct cpull_error *err)
 	return job->slice ? layer_cipher_new(job->o.key, &job->cipher, err) : error_nomem(err);
 }
 
+static int make_writer(struct layer_job *job, struct cpull_error *err)
+{
+	const struct dir_fs_options options = {
+		.dirfd = job->o.stage->root_fd, .io = job->o.engine->io, .log = &job->o.engine->log};
+	struct layer_writer_options writer = {0};
+	int rc = dir_fs_new(&options, &writer.fs, err);
+
+	return rc ? rc : layer_writer_new(&writer, &job->writer, err);
+}
+
 static int make_stages(struct layer_job *job, struct cpull_error *err)
 {
 	const struct memory_plan *plan = &job->o.engine->plan;
-	struct layer_writer_options writer = {
-		.dirfd = job->o.stage->root_fd, .io = job->o.engine->io, .log = &job->o.engine->log};
 	struct pool *pool = job->o.engine->pool;
 	int rc = pool_share_open(pool, SHARE_RESERVED, plan->share_max, &job->in);
 
@@ -378,7 +387,7 @@ static int make_stages(struct layer_job *job, struct cpull_error *err)
 	if (!rc)
 		rc = layer_digests_new(job->o.blob_digest, job->o.key, job->o.diff_id, &job->digests, err);
 	if (!rc)
-		rc = layer_writer_new(&writer, &job->writer, err);
+		rc = make_writer(job, err);
 	if (!rc)
 		rc = source_open_blob(job->o.source, job->o.descriptor, job->in, &job->blob, err);
 	return rc;

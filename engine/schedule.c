@@ -172,6 +172,8 @@ static int commit(struct cpull_pull *pull, size_t i, bool loose, struct cpull_er
 	char key[STORE_KEY_BYTES];
 	int rc = loose ? tie(pull, i, err) : 0;
 
+	if (!rc)
+		rc = layer_writer_seal(layer_job_writer(l->job), err);
 	if (rc)
 		return rc;
 	layer_job_progress(l->job, &done);

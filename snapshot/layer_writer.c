@@ -1,30 +1,29 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * One layer's tar bytes to one layer's directory: drives the tar reader, says what each entry means (layers
- * specification, section 3 and 5), and leaves the directories to tree.c, whiteouts to whiteout.c, files to
- * dir_writer.c. Used by a layer's write stage on its thread; owns all of these.
+ * One layer's tar bytes to one layer: drives the tar reader, says what each entry means (layers specification, section
+ * 3 and 5), and leaves the directories to tree.c, whiteouts to whiteout.c, files to the layer_fs. Used by a layer's
+ * write stage on its thread; owns all of these.
  */
 #include "snapshot/layer_writer.h"
 
 #include <assert.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <string.h>
 
 #include "engine/base/error.h"
-#include "snapshot/dir_fs.h"
 #include "snapshot/loose_ends.h"
 #include "snapshot/whiteout.h"
 
 /* Where a hard link waits while what it replaces is removed. */
 #define LINK_NAME ".wh..wh.link"
+/* What the kernel's device numbers hold; beyond, they would be cut, 4096:0 to 0:0 for one. */
+#define MAJOR_MAX 0xfffu
+#define MINOR_MAX 0xfffffu
 
 struct layer_writer {
-	struct log *log;
 	struct tar *tar;
-	struct dir_fs fs;
+	struct layer_fs *fs;
 	struct tree *tree;
-	struct dir_writer *files;
 	struct loose_ends loose;
 	uint64_t max_entries;
 	struct layer_writer_stats stats;
@@ -38,19 +37,17 @@ int layer_writer_new(const struct layer_writer_options *options, struct layer_wr
 {
 	struct layer_writer *writer = calloc(1, sizeof(*writer));
 
-	if (!writer)
+	if (!writer) {
+		options->fs->ops->free(options->fs);
 		return error_nomem(err);
-	writer->log = options->log;
+	}
+	writer->fs = options->fs;
 	writer->max_entries = options->max_entries ? options->max_entries : LIMIT_LAYER_ENTRIES;
-
-	dir_fs_init(&writer->fs, options->dirfd);
 
 	int rc = tar_new(&writer->tar, err);
 
 	if (!rc)
-		rc = tree_new(&writer->fs.fs, options->log, &writer->tree, err);
-	if (!rc)
-		rc = dir_writer_new(writer->tree, &writer->fs.self, options->io, options->helper, &writer->files, err);
+		rc = tree_new(writer->fs, &writer->tree, err);
 	if (rc) {
 		layer_writer_free(writer);
 		return rc;
@@ -63,8 +60,9 @@ void layer_writer_free(struct layer_writer *writer)
 {
 	if (!writer)
 		return;
-	dir_writer_free(writer->files);
 	tree_free(writer->tree);
+	/* the entry of a file that is open is the tar reader's */
+	writer->fs->ops->free(writer->fs);
 	tar_free(writer->tar);
 	loose_ends_free(&writer->loose);
 	free(writer);
@@ -81,10 +79,10 @@ static int add_dir(struct layer_writer *writer, struct tree_place at, const char
 	int rc = tree_mkdir(tree, at, name, &dir, err);
 
 	if (rc == 1) {
-		if (fstatat(at.fd, name, &st, AT_SYMLINK_NOFOLLOW))
-			return error_sys(err, CPULL_ERR_STORAGE, errno, "looking at what is there already");
+		rc = writer->fs->ops->stat(writer->fs, at.handle, name, &st);
+		if (rc)
+			return error_sys(err, CPULL_ERR_STORAGE, -rc, "looking at what is there already");
 		dir = S_ISDIR(st.st_mode) ? tree_find(tree, st.st_ino) : TREE_NONE;
-		rc = 0;
 		if (dir == TREE_NONE) {
 			rc = tree_clear(tree, at, name, err);
 			if (!rc)
@@ -96,16 +94,35 @@ static int add_dir(struct layer_writer *writer, struct tree_place at, const char
 	return rc ? rc : tree_describe(tree, dir, entry, err);
 }
 
+static int check_node(const struct tar_entry *entry, struct cpull_error *err)
+{
+	if (entry->type != TAR_CHAR && entry->type != TAR_BLOCK)
+		return 0;
+	if (entry->dev_major > MAJOR_MAX || entry->dev_minor > MINOR_MAX)
+		return error_set(err, CPULL_ERR_TAR, "device number %u:%u is out of range", entry->dev_major,
+				 entry->dev_minor);
+	if (entry->type == TAR_CHAR && entry->dev_major == 0 && entry->dev_minor == 0)
+		return error_set(err, CPULL_ERR_WHITEOUT, "a character device 0:0, which an overlay would take for a "
+				 "whiteout");
+	return 0;
+}
+
 static int create(struct layer_writer *writer, struct tree_place at, const char *name,
 		  const struct tar_entry *entry, struct cpull_error *err)
 {
+	struct layer_fs *fs = writer->fs;
+	int rc;
+
 	switch (entry->type) {
 	case TAR_FILE:
-		return dir_writer_open(writer->files, at, name, entry, err);
+		return fs->ops->file_open(fs, at.handle, name, entry, err);
 	case TAR_SYMLINK:
-		return dir_writer_symlink(writer->files, at, name, entry, err);
+		if (!*entry->link)
+			return error_set(err, CPULL_ERR_TAR, "a symlink without a target");
+		return fs->ops->symlink(fs, at.handle, name, entry, err);
 	default:
-		return dir_writer_node(writer->files, at, name, entry, err);
+		rc = check_node(entry, err);
+		return rc ? rc : fs->ops->node(fs, at.handle, name, entry, err);
 	}
 }
 
@@ -127,21 +144,21 @@ static int add_file(struct layer_writer *writer, struct tree_place at, const cha
 static int link_over(struct layer_writer *writer, struct tree_place from, const char *from_name,
 		     const struct stat *st, struct tree_place at, const char *name, struct cpull_error *err)
 {
-	const struct tree_place root = {.fd = writer->tree->fs->root, .dir = TREE_ROOT};
+	struct layer_fs *fs = writer->fs;
 	struct stat old;
+	int rc = fs->ops->stat(fs, at.handle, name, &old);
 
-	if (fstatat(at.fd, name, &old, AT_SYMLINK_NOFOLLOW))
-		return error_sys(err, CPULL_ERR_STORAGE, errno, "looking at what is there already");
+	if (rc)
+		return error_sys(err, CPULL_ERR_STORAGE, -rc, "looking at what is there already");
 	if (old.st_ino == st->st_ino)
 		return 0;
-
-	int rc = dir_writer_link(writer->files, from, from_name, st, root, LINK_NAME, err);
-
+	rc = fs->ops->link(fs, from.handle, from_name, st, fs->root, LINK_NAME, err);
 	if (!rc)
 		rc = tree_clear(writer->tree, at, name, err);
-	if (!rc && renameat(root.fd, LINK_NAME, at.fd, name))
-		rc = error_sys(err, CPULL_ERR_STORAGE, errno, "putting a hard link into place");
-	return rc == 1 ? error_set(err, CPULL_ERR_STORAGE, "something else writes in the store") : rc;
+	if (rc)
+		return rc == 1 ? error_set(err, CPULL_ERR_STORAGE, "something else writes in the store") : rc;
+	rc = fs->ops->rename(fs, fs->root, LINK_NAME, at.handle, name);
+	return rc ? error_sys(err, CPULL_ERR_STORAGE, -rc, "putting a hard link into place") : 0;
 }
 
 /* The target is not in this layer: a lower one may have it. */
@@ -173,6 +190,7 @@ static int add_link(struct layer_writer *writer, struct tree_place at, const cha
 		    const struct tar_entry *entry, struct cpull_error *err)
 {
 	const struct entry_path *target = &writer->target;
+	struct layer_fs *fs = writer->fs;
 	const char *target_name;
 	struct tree_place from;
 	struct stat st;
@@ -181,7 +199,7 @@ static int add_link(struct layer_writer *writer, struct tree_place at, const cha
 	if (rc)
 		return rc;
 	/* what the target gets by its own entry comes first; first_error() tells what failed */
-	rc = dir_writer_wait(writer->files, NULL);
+	rc = fs->ops->wait(fs, NULL);
 	if (rc)
 		return rc;
 	target_name = entry_path_name(target);
@@ -190,7 +208,8 @@ static int add_link(struct layer_writer *writer, struct tree_place at, const cha
 		return rc;
 	if (rc == 1)
 		return add_loose_link(writer, at, name, target->text, entry, err);
-	if (fstatat(from.fd, target_name, &st, AT_SYMLINK_NOFOLLOW) || whiteout_is(from.fd, target_name, &st)) {
+	if (fs->ops->stat(fs, from.handle, target_name, &st) ||
+	    fs->ops->is_whiteout(fs, from.handle, target_name, &st)) {
 		const char *below = loose_ends_target(&writer->loose, writer->tree, from.dir, target_name);
 
 		return add_loose_link(writer, at, name, below ? below : target->text, entry, err);
@@ -198,10 +217,10 @@ static int add_link(struct layer_writer *writer, struct tree_place at, const cha
 	if (S_ISDIR(st.st_mode))
 		return error_set(err, CPULL_ERR_TAR, "a hard link to a directory");
 
-	rc = dir_writer_link(writer->files, from, target_name, &st, at, name, err);
+	rc = fs->ops->link(fs, from.handle, target_name, &st, at.handle, name, err);
 	if (rc == 1)
 		rc = link_over(writer, from, target_name, &st, at, name, err);
-	return rc ? rc : dir_writer_restat(writer->files, at, name, &st, entry, err);
+	return rc ? rc : fs->ops->restat(fs, at.handle, name, &st, entry, err);
 }
 
 static int add_marker(struct layer_writer *writer, enum entry_kind kind, struct tree_place at,
@@ -282,25 +301,25 @@ static int on_data(struct layer_writer *writer, struct chunk *chunk, const struc
 		   struct cpull_error *err)
 {
 	/* the content of a marker does not matter */
-	if (!dir_writer_is_open(writer->files))
+	if (!writer->fs->ops->file_is_open(writer->fs))
 		return 0;
 	writer->stats.file_bytes += data->len;
-	return wrap_entry(writer, dir_writer_data(writer->files, chunk, data, err), err);
+	return wrap_entry(writer, writer->fs->ops->file_data(writer->fs, chunk, data, err), err);
 }
 
 static int on_end(struct layer_writer *writer, struct cpull_error *err)
 {
-	if (!dir_writer_is_open(writer->files))
+	if (!writer->fs->ops->file_is_open(writer->fs))
 		return 0;
-	return wrap_entry(writer, dir_writer_close(writer->files, tar_entry(writer->tar), err), err);
+	return wrap_entry(writer, writer->fs->ops->file_close(writer->fs, tar_entry(writer->tar), err), err);
 }
 
 /* At the end of a chunk: what came before it must not be held any more. */
 static int yield(struct layer_writer *writer, struct cpull_error *err)
 {
-	int rc = wrap_entry(writer, dir_writer_yield(writer->files, err), err);
+	int rc = wrap_entry(writer, writer->fs->ops->yield(writer->fs, err), err);
 
-	return rc ? rc : dir_writer_hand_over(writer->files, err);
+	return rc ? rc : writer->fs->ops->hand_over(writer->fs, err);
 }
 
 static int feed(struct layer_writer *writer, struct chunk *chunk, struct cpull_error *err)
@@ -340,7 +359,7 @@ static int first_error(struct layer_writer *writer, int rc, struct cpull_error *
 {
 	struct cpull_error earlier = {0};
 
-	if (rc && dir_writer_wait(writer->files, &earlier))
+	if (rc && writer->fs->ops->wait(writer->fs, &earlier))
 		return error_copy(err, &earlier);
 	return rc;
 }
@@ -352,8 +371,9 @@ int layer_writer_feed(struct layer_writer *writer, struct chunk *chunk, struct c
 
 int layer_writer_finish(struct layer_writer *writer, struct layer_writer_stats *out, struct cpull_error *err)
 {
-	const struct tree_place root = {.fd = writer->tree->fs->root, .dir = TREE_ROOT};
-	int rc = dir_writer_wait(writer->files, err);
+	const struct tree_place root = {.handle = writer->fs->root, .dir = TREE_ROOT};
+	struct layer_fs_stats stats = {0};
+	int rc = writer->fs->ops->wait(writer->fs, err);
 
 	if (!rc)
 		rc = tar_finish(writer->tar, err);
@@ -369,7 +389,9 @@ int layer_writer_finish(struct layer_writer *writer, struct layer_writer_stats *
 		return rc;
 	/* it may wait long for the layers below */
 	tree_close_cache(writer->tree);
-	dir_writer_end_files(writer->files, &writer->stats.bulk_way, &writer->stats.helper);
+	writer->fs->ops->end_files(writer->fs, &stats);
+	writer->stats.bulk_way = stats.bulk_way;
+	writer->stats.helper = stats.helper;
 	if (out)
 		*out = writer->stats;
 	return 0;
@@ -384,5 +406,11 @@ int layer_writer_tie(struct layer_writer *writer, const struct lower_layer *lowe
 		     struct cpull_error *err)
 {
 	assert(writer->finished);
-	return loose_ends_tie(&writer->loose, writer->tree, writer->files, lowers, count, err);
+	return loose_ends_tie(&writer->loose, writer->tree, lowers, count, err);
+}
+
+int layer_writer_seal(struct layer_writer *writer, struct cpull_error *err)
+{
+	assert(writer->finished);
+	return writer->fs->ops->finish(writer->fs, err);
 }

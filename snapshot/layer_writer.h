@@ -1,25 +1,20 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Turns the tar bytes of one layer into a directory that overlayfs takes as a lower: one writer a layer, used by one
- * thread. What depends on the layers below (the attributes of directories that the tar only implies, hard links to
- * files that only a lower layer has, paths through a symlink of a lower layer, whiteouts that may have nothing to
- * hide) is left as "loose ends" and tied once those are there.
+ * Turns the tar bytes of one layer into what overlayfs takes as a lower, wherever it is written to: one writer a layer,
+ * used by one thread. What depends on the layers below (the attributes of directories that the tar only implies, hard
+ * links to files that only a lower layer has, paths through a symlink of a lower layer, whiteouts that may have nothing
+ * to hide) is left as "loose ends" and tied once those are there.
  */
 #ifndef SNAPSHOT_LAYER_WRITER_H
 #define SNAPSHOT_LAYER_WRITER_H
 
-#include "snapshot/bulk_writer.h"
-#include "snapshot/file_jobs.h"
-#include "snapshot/lower_layer.h"
+#include "snapshot/layer_fs.h"
 
 struct layer_writer;
 
 struct layer_writer_options {
-	int dirfd;            /* the empty directory that becomes the layer's root; borrowed */
-	enum cpull_io io;     /* how bulk data is written */
-	struct log *log;
+	struct layer_fs *fs;  /* what the layer is written to, empty; taken over, also on failure */
 	uint64_t max_entries; /* 0: LIMIT_LAYER_ENTRIES */
-	enum file_helper helper; /* a thread for the data and the attributes of small files */
 };
 
 struct layer_writer_stats {
@@ -43,6 +38,8 @@ bool layer_writer_has_loose_ends(const struct layer_writer *writer);
  * count 0 the defaults stay, and a hard link without target is CPULL_ERR_TAR. */
 MUST_CHECK int layer_writer_tie(struct layer_writer *writer, const struct lower_layer *lowers, size_t count,
 				struct cpull_error *err);
+/* After finish, and tie where there are loose ends: nothing of the layer is left to be written. */
+MUST_CHECK int layer_writer_seal(struct layer_writer *writer, struct cpull_error *err);
 void layer_writer_free(struct layer_writer *writer);
 
 #endif

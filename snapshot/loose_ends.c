@@ -9,10 +9,7 @@
  */
 #include "snapshot/loose_ends.h"
 
-#include <assert.h>
-#include <dirent.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <string.h>
 
 #include "engine/base/error.h"
@@ -25,7 +22,6 @@
 struct tie {
 	struct loose_ends *ends;
 	struct tree *tree;
-	struct dir_writer *writer;
 	struct stack_view view;
 	struct map copies; /* file of a lower layer → index of the link that became its copy */
 	char path[LIMIT_PATH_BYTES];
@@ -175,10 +171,12 @@ static bool makes_room(struct tie *tie, const char *path)
 	struct tree_place at;
 	struct stat st;
 
+	struct layer_fs *fs = tie->tree->fs;
+
 	if (tree_lookup(tie->tree, path, slash ? (size_t)(slash - path) : 0, &at, NULL) ||
-	    fstatat(at.fd, name, &st, AT_SYMLINK_NOFOLLOW))
+	    fs->ops->stat(fs, at.handle, name, &st))
 		return false;
-	return S_ISDIR(st.st_mode) || whiteout_is(at.fd, name, &st);
+	return S_ISDIR(st.st_mode) || fs->ops->is_whiteout(fs, at.handle, name, &st);
 }
 
 /* Where the lower layers have a symlink, our directory's content belongs to what that leads to. */
@@ -238,11 +236,11 @@ static int drop_dir(struct tie *tie, uint32_t dir, struct cpull_error *err)
 	struct tree *tree = tie->tree;
 	struct tree_dir *d = &tree->dirs[dir];
 	const char *name = tree_dir_name(tree, dir);
-	CLEANUP_FD int fd = tree_open(tree, d->parent, LAYER_DIR_NAMES);
-	struct tree_place at = {.fd = fd, .dir = d->parent};
+	CLEANUP_LAYER_DIR struct layer_dir above = {tree->fs, tree_open(tree, d->parent, LAYER_DIR_NAMES)};
+	struct tree_place at = {.handle = above.handle, .dir = d->parent};
 
-	if (fd < 0)
-		return error_sys(err, CPULL_ERR_STORAGE, -fd, "opening the parent of a needless directory");
+	if (above.handle < 0)
+		return error_sys(err, CPULL_ERR_STORAGE, -above.handle, "opening the parent of a needless directory");
 
 	int rc = tree_clear(tree, at, name, err);
 
@@ -310,14 +308,12 @@ static int inherit(struct tie *tie, uint32_t dir, struct cpull_error *err)
 	if (rc)
 		return rc;
 
-	CLEANUP_FD int from = tree_openat(tie->tree, tie->view.layers[node.layer].dirfd, *tie->path ? tie->path : ".",
-					  O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
-	CLEANUP_FD int to = tree_open(tie->tree, dir, LAYER_DIR_CONTENT);
-	const struct attributes_file file = {.fd = to, .type = S_IFDIR};
+	struct layer_fs *fs = tie->tree->fs;
+	CLEANUP_LAYER_DIR struct layer_dir to = {fs, tree_open(tie->tree, dir, LAYER_DIR_CONTENT)};
 
-	if (from < 0 || to < 0)
-		return error_sys(err, CPULL_ERR_STORAGE, from < 0 ? errno : -to, "opening it to copy attributes");
-	return attributes_copy(from, &file, &tie->tree->notes, err);
+	if (to.handle < 0)
+		return error_sys(err, CPULL_ERR_STORAGE, -to.handle, "opening it to copy attributes");
+	return fs->ops->inherit(fs, to.handle, &tie->view.layers[node.layer], tie->path, err);
 }
 
 static int inherit_all(struct tie *tie, struct cpull_error *err)
@@ -377,26 +373,29 @@ static int copy_or_link(struct tie *tie, uint32_t index, struct tree_place at, c
 	if (first != UINT32_MAX) {
 		const struct loose_link *other = &tie->ends->links[first];
 		uint32_t dir = dir_now(tree, other->dir);
-		CLEANUP_FD int fd = dir == TREE_NONE ? -ENOENT : tree_open(tree, dir, LAYER_DIR_NAMES);
+		CLEANUP_LAYER_DIR struct layer_dir from = {
+		    tree->fs, dir == TREE_NONE ? -ENOENT : tree_open(tree, dir, LAYER_DIR_NAMES)};
 
-		if (fd < 0)
-			return error_sys(err, CPULL_ERR_STORAGE, -fd, "opening the directory of another link");
-		return dir_writer_link(tie->writer, (struct tree_place){.fd = fd, .dir = dir},
-				       tie->ends->text.data + other->name, &node->st, at, name, err);
+		if (from.handle < 0)
+			return error_sys(err, CPULL_ERR_STORAGE, -from.handle, "opening the directory of another link");
+		return tree->fs->ops->link(tree->fs, from.handle, tie->ends->text.data + other->name, &node->st,
+					   at.handle, name, err);
 	}
 	if (map_put(&tie->copies, key ? key : 1, index))
 		return error_nomem(err);
-	return dir_writer_copy(tie->writer, tie->view.layers[node->layer].dirfd, tie->target, &node->st, at, name, err);
+	return tree->fs->ops->copy(tree->fs, &tie->view.layers[node->layer], tie->target, &node->st, at.handle, name,
+				   err);
 }
 
 /* Has a later entry taken the link's name? A whiteout does not count, and goes. */
 static int name_taken(struct tree *tree, struct tree_place at, const char *name, struct cpull_error *err)
 {
 	struct stat st;
+	int rc = tree->fs->ops->stat(tree->fs, at.handle, name, &st);
 
-	if (fstatat(at.fd, name, &st, AT_SYMLINK_NOFOLLOW))
-		return errno == ENOENT ? 0 : error_sys(err, CPULL_ERR_STORAGE, errno, "looking at what is there");
-	if (!whiteout_is(at.fd, name, &st))
+	if (rc)
+		return rc == -ENOENT ? 0 : error_sys(err, CPULL_ERR_STORAGE, -rc, "looking at what is there");
+	if (!tree->fs->ops->is_whiteout(tree->fs, at.handle, name, &st))
 		return 1;
 	return tree_clear(tree, at, name, err);
 }
@@ -414,11 +413,11 @@ static int tie_link(struct tie *tie, uint32_t index, struct cpull_error *err)
 	if (dir == TREE_NONE || map_get(&tie->ends->by_name, tree_name_key(tree, link->dir, name), index) != index)
 		return 0;
 
-	CLEANUP_FD int fd = tree_open(tree, dir, LAYER_DIR_NAMES);
-	struct tree_place at = {.fd = fd, .dir = dir};
+	CLEANUP_LAYER_DIR struct layer_dir in = {tree->fs, tree_open(tree, dir, LAYER_DIR_NAMES)};
+	struct tree_place at = {.handle = in.handle, .dir = dir};
 
-	if (fd < 0)
-		return error_sys(err, CPULL_ERR_STORAGE, -fd, "opening its directory");
+	if (in.handle < 0)
+		return error_sys(err, CPULL_ERR_STORAGE, -in.handle, "opening its directory");
 
 	int rc = name_taken(tree, at, name, err);
 
@@ -432,9 +431,10 @@ static int tie_link(struct tie *tie, uint32_t index, struct cpull_error *err)
 	if (rc)
 		return rc;
 	tree->dirs[dir].flags |= TREE_TOUCHED;
-	if (fstatat(fd, name, &st, AT_SYMLINK_NOFOLLOW))
-		return error_sys(err, CPULL_ERR_STORAGE, errno, "looking at it");
-	return dir_writer_restat(tie->writer, at, name, &st, &entry, err);
+	rc = tree->fs->ops->stat(tree->fs, at.handle, name, &st);
+	if (rc)
+		return error_sys(err, CPULL_ERR_STORAGE, -rc, "looking at it");
+	return tree->fs->ops->restat(tree->fs, at.handle, name, &st, &entry, err);
 }
 
 static int tie_links(struct tie *tie, struct cpull_error *err)
@@ -449,8 +449,8 @@ static int tie_links(struct tie *tie, struct cpull_error *err)
 	return 0;
 }
 
-int loose_ends_tie(struct loose_ends *ends, struct tree *tree, struct dir_writer *writer,
-		   const struct lower_layer *lowers, size_t count, struct cpull_error *err)
+int loose_ends_tie(struct loose_ends *ends, struct tree *tree, const struct lower_layer *lowers, size_t count,
+		   struct cpull_error *err)
 {
 	CLEANUP_FREE struct tie *tie = calloc(1, sizeof(*tie));
 
@@ -458,7 +458,6 @@ int loose_ends_tie(struct loose_ends *ends, struct tree *tree, struct dir_writer
 		return error_nomem(err);
 	tie->ends = ends;
 	tie->tree = tree;
-	tie->writer = writer;
 
 	int rc = stack_view_init(&tie->view, lowers, count);
 

@@ -5,8 +5,7 @@
 #ifndef SNAPSHOT_LOOSE_ENDS_H
 #define SNAPSHOT_LOOSE_ENDS_H
 
-#include "snapshot/dir_writer.h"
-#include "snapshot/lower_layer.h"
+#include "snapshot/tree.h"
 
 /* A hard link to a file that this layer does not have. */
 struct loose_link {
@@ -37,7 +36,7 @@ const char *loose_ends_target(const struct loose_ends *ends, const struct tree *
 /* Is there anything to tie: links, directories without entries of their own, whiteouts? */
 bool loose_ends_exist(const struct loose_ends *ends, const struct tree *tree);
 /* Ties against the lower layers, topmost first. Afterwards nothing is left. */
-MUST_CHECK int loose_ends_tie(struct loose_ends *ends, struct tree *tree, struct dir_writer *writer,
-			      const struct lower_layer *lowers, size_t count, struct cpull_error *err);
+MUST_CHECK int loose_ends_tie(struct loose_ends *ends, struct tree *tree, const struct lower_layer *lowers,
+			      size_t count, struct cpull_error *err);
 
 #endif

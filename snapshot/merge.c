@@ -7,11 +7,9 @@
 #include "snapshot/merge.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <string.h>
 
 #include "engine/base/error.h"
-#include "engine/base/fs.h"
 #include "snapshot/whiteout.h"
 
 #define FIRST_CAP 16u
@@ -24,8 +22,7 @@ struct merge {
 	struct tree *tree;
 	struct pair *pairs; /* those that were met, in order: parents before children */
 	size_t count, cap;
-	int from_fd, to_fd;
-	struct pair now;
+	struct tree_place from, to; /* the pair at work */
 };
 
 static int add_pair(struct merge *merge, uint32_t from, uint32_t to, struct cpull_error *err)
@@ -97,24 +94,26 @@ static uint32_t now_at(const struct merge *merge, uint32_t dir)
 static int merge_name(struct merge *merge, const char *name, struct cpull_error *err)
 {
 	struct tree *tree = merge->tree;
-	struct tree_place at = {.fd = merge->from_fd, .dir = merge->now.from};
-	struct tree_place to = {.fd = merge->to_fd, .dir = merge->now.to};
+	const struct layer_fs_ops *ops = tree->fs->ops;
 	struct stat a, b;
+	int rc = ops->stat(tree->fs, merge->from.handle, name, &a);
 
-	if (fstatat(at.fd, name, &a, AT_SYMLINK_NOFOLLOW) || fstatat(to.fd, name, &b, AT_SYMLINK_NOFOLLOW))
-		return error_sys(err, CPULL_ERR_STORAGE, errno, "merging two directories");
-	if (whiteout_is(at.fd, name, &a)) {
+	if (!rc)
+		rc = ops->stat(tree->fs, merge->to.handle, name, &b);
+	if (rc)
+		return error_sys(err, CPULL_ERR_STORAGE, -rc, "merging two directories");
+	if (ops->is_whiteout(tree->fs, merge->from.handle, name, &a)) {
 		/* it hides what lower layers have, not what this one has */
-		int rc = whiteout_make(tree, to, name, err);
-
-		if (!rc && unlinkat(at.fd, name, 0))
-			rc = error_sys(err, CPULL_ERR_STORAGE, errno, "removing a whiteout");
-		return rc;
+		rc = whiteout_make(tree, merge->to, name, err);
+		if (rc)
+			return rc;
+		rc = ops->unlink(tree->fs, merge->from.handle, name);
+		return rc ? error_sys(err, CPULL_ERR_STORAGE, -rc, "removing a whiteout") : 0;
 	}
-	if (whiteout_is(to.fd, name, &b)) {
-		int rc = tree_clear(tree, to, name, err);
+	if (ops->is_whiteout(tree->fs, merge->to.handle, name, &b)) {
 		uint32_t dir = S_ISDIR(a.st_mode) ? tree_find(tree, a.st_ino) : TREE_NONE;
 
+		rc = tree_clear(tree, merge->to, name, err);
 		return rc || dir == TREE_NONE ? rc : whiteout_opaque(tree, dir, TREE_RECREATED, err);
 	}
 	if (!S_ISDIR(a.st_mode) || !S_ISDIR(b.st_mode))
@@ -131,84 +130,83 @@ static int merge_name(struct merge *merge, const char *name, struct cpull_error 
 		to_dir = now_at(merge, to_dir);
 	}
 
-	int rc = join_records(tree, from_dir, to_dir, name, err);
-
+	rc = join_records(tree, from_dir, to_dir, name, err);
 	return rc ? rc : add_pair(merge, from_dir, to_dir, err);
 }
 
-/* 0: it is gone from here, 1: it is a directory to be merged later. */
-static int move_name(struct merge *merge, const char *name, struct cpull_error *err)
+/* 1: another one has the name there. */
+static int try_move(struct merge *merge, const char *name, struct cpull_error *err)
 {
+	struct tree *tree = merge->tree;
+	const struct layer_fs_ops *ops = tree->fs->ops;
+	struct stat st;
+	int rc = ops->stat(tree->fs, merge->from.handle, name, &st);
+
+	if (rc)
+		return rc == -ENOENT ? 0 : error_sys(err, CPULL_ERR_STORAGE, -rc, "merging two directories");
+	rc = ops->rename(tree->fs, merge->from.handle, name, merge->to.handle, name);
+	if (rc == -EEXIST)
+		return 1;
+	if (rc)
+		return error_sys(err, CPULL_ERR_STORAGE, -rc, "moving a file to where a symlink leads");
+
+	uint32_t dir = S_ISDIR(st.st_mode) ? tree_find(tree, st.st_ino) : TREE_NONE;
+
+	if (dir != TREE_NONE) {
+		tree->dirs[dir].parent = merge->to.dir;
+		tree->dirs[dir].flags |= TREE_TOUCHED;
+	}
+	return 0;
+}
+
+static int move_name(void *payload, const char *name, struct cpull_error *err)
+{
+	struct merge *merge = payload;
+
 	for (int i = 0; i < 2; i++) {
-		struct stat st;
-
-		if (fstatat(merge->from_fd, name, &st, AT_SYMLINK_NOFOLLOW))
-			return errno == ENOENT ? 0
-					       : error_sys(err, CPULL_ERR_STORAGE, errno, "merging two directories");
-		if (renameat2(merge->from_fd, name, merge->to_fd, name, RENAME_NOREPLACE) == 0) {
-			uint32_t dir = S_ISDIR(st.st_mode) ? tree_find(merge->tree, st.st_ino) : TREE_NONE;
-
-			if (dir != TREE_NONE) {
-				merge->tree->dirs[dir].parent = merge->now.to;
-				merge->tree->dirs[dir].flags |= TREE_TOUCHED;
-			}
-			return 0;
-		}
-		if (errno != EEXIST)
-			return error_sys(err, CPULL_ERR_STORAGE, errno, "moving a file to where a symlink leads");
-
 		size_t before = merge->count;
-		int rc = merge_name(merge, name, err);
+		int rc = try_move(merge, name, err);
 
-		if (rc)
+		if (rc <= 0)
 			return rc;
-		if (merge->count > before)
-			return 1;
+		rc = merge_name(merge, name, err);
+		if (rc || merge->count > before)
+			return rc;
 		/* a whiteout made way for it: again; or it was one itself, and is gone */
 	}
 	return 0;
 }
 
-static int merge_pair(struct merge *merge, struct cpull_error *err)
+/* Moves what can be moved at once; directories that both have join the list. */
+static int merge_pair(struct merge *merge, struct pair pair, struct cpull_error *err)
 {
-	CLEANUP_DIR DIR *list = fs_list_fd(merge->from_fd);
-	const char *name;
-	int rc = 0;
+	struct tree *tree = merge->tree;
+	CLEANUP_LAYER_DIR struct layer_dir from = {tree->fs, tree_open(tree, pair.from, LAYER_DIR_CONTENT)};
+	CLEANUP_LAYER_DIR struct layer_dir to = {tree->fs, tree_open(tree, pair.to, LAYER_DIR_NAMES)};
 
-	if (!list)
-		return error_sys(err, CPULL_ERR_STORAGE, errno, "reading a directory");
-	while (rc >= 0 && (name = fs_next_name(list)))
-		rc = move_name(merge, name, err);
-	return rc < 0 ? rc : 0;
-}
-
-static int open_pair(struct merge *merge, struct pair pair, struct cpull_error *err)
-{
-	merge->now = pair;
-	merge->from_fd = tree_open(merge->tree, pair.from, LAYER_DIR_CONTENT);
-	if (merge->from_fd < 0)
-		return error_sys(err, CPULL_ERR_STORAGE, -merge->from_fd, "opening a directory");
-	merge->to_fd = tree_open(merge->tree, pair.to, LAYER_DIR_NAMES);
-	if (merge->to_fd < 0) {
-		close(merge->from_fd);
-		return error_sys(err, CPULL_ERR_STORAGE, -merge->to_fd, "opening a directory");
-	}
-	return 0;
+	if (from.handle < 0 || to.handle < 0)
+		return error_sys(err, CPULL_ERR_STORAGE, from.handle < 0 ? -from.handle : -to.handle,
+				 "opening a directory");
+	merge->from = (struct tree_place){.handle = from.handle, .dir = pair.from};
+	merge->to = (struct tree_place){.handle = to.handle, .dir = pair.to};
+	return tree->fs->ops->list(tree->fs, from.handle, move_name, merge, err);
 }
 
 /* Removes an empty directory whose content went to pair.to. */
 static int retire(struct tree *tree, struct pair pair, bool first, struct cpull_error *err)
 {
 	struct tree_dir *from = &tree->dirs[pair.from];
-	struct tree_place at = {.dir = from->parent};
-	CLEANUP_FD int fd = tree_open(tree, from->parent, LAYER_DIR_NAMES);
+	CLEANUP_LAYER_DIR struct layer_dir above = {tree->fs, tree_open(tree, from->parent, LAYER_DIR_NAMES)};
+	struct tree_place at = {.handle = above.handle, .dir = from->parent};
+	int rc = above.handle;
 
-	if (fd < 0 || unlinkat(fd, tree_dir_name(tree, pair.from), AT_REMOVEDIR))
-		return error_sys(err, CPULL_ERR_STORAGE, fd < 0 ? -fd : errno, "removing a directory that was merged");
+	if (rc >= 0)
+		rc = tree->fs->ops->rmdir(tree->fs, above.handle, tree_dir_name(tree, pair.from));
+	if (rc)
+		return error_sys(err, CPULL_ERR_STORAGE, -rc, "removing a directory that was merged");
 	tree->dirs[from->parent].flags |= TREE_TOUCHED;
 	from->flags |= TREE_DEAD | TREE_MOVED;
 	from->parent = pair.to;
-	at.fd = fd;
 	/* c → /, and a whiteout c/c: it hid the link itself, in whose place the directory was */
 	return first && (from->flags & TREE_RECREATED) ? whiteout_make(tree, at, tree_dir_name(tree, pair.from), err)
 						       : 0;
@@ -221,13 +219,8 @@ int merge_dirs(struct tree *tree, uint32_t from, uint32_t to, struct cpull_error
 
 	if (!rc)
 		rc = add_pair(&merge, from, to, err);
-	for (size_t i = 0; !rc && i < merge.count; i++) {
-		rc = open_pair(&merge, merge.pairs[i], err);
-		if (rc)
-			break;
-		rc = merge_pair(&merge, err);
-		close(merge.to_fd);
-	}
+	for (size_t i = 0; !rc && i < merge.count; i++)
+		rc = merge_pair(&merge, merge.pairs[i], err);
 	for (size_t i = merge.count; !rc && i-- > 0;)
 		rc = retire(tree, merge.pairs[i], i == 0, err);
 	free(merge.pairs);

@@ -26,7 +26,7 @@
 #include "engine/base/limits.h"
 #include "snapshot/attributes.h"
 #include "snapshot/kernel_text.h"
-#include "snapshot/whiteout.h"
+#include "snapshot/overlay_marks.h"
 
 /* Longest value of fsconfig(FSCONFIG_SET_STRING). */
 #define FSCONFIG_TEXT_BYTES 255u
@@ -53,7 +53,7 @@ static int has_opaque_root(const char *path, bool *out, struct cpull_error *err)
 
 	if (fd < 0)
 		return error_sys(err, CPULL_ERR_STORAGE, errno, "opening layer %s", path);
-	*out = whiteout_is_opaque(fd);
+	*out = overlay_marks_opaque(fd);
 	return 0;
 }
 

@@ -107,24 +107,8 @@ const char *tree_path(const struct tree *tree, uint32_t dir, char *out)
 int tree_open(struct tree *tree, uint32_t dir, enum layer_dir_use use)
 {
 	char path[LIMIT_PATH_BYTES];
-	int fd;
 
-	if (!tree_path(tree, dir, path))
-		return -ENAMETOOLONG;
-	do
-		fd = tree->fs->ops->open(tree->fs, path, use);
-	while (fd < 0 && tree_give_way(tree, -fd));
-	return fd;
-}
-
-int tree_openat(struct tree *tree, int dirfd, const char *name, int flags, mode_t mode)
-{
-	int fd;
-
-	do
-		fd = openat(dirfd, name, flags | O_CLOEXEC, mode);
-	while (fd < 0 && tree_give_way(tree, errno));
-	return fd;
+	return tree_path(tree, dir, path) ? tree->fs->ops->open(tree->fs, path, use) : -ENAMETOOLONG;
 }
 
 bool tree_under_opaque(const struct tree *tree, uint32_t dir)
@@ -171,14 +155,20 @@ static uint32_t cache_size(void)
 	return (uint32_t)MIN(MAX(limit.rlim_cur / FDS_PER_CACHED, TREE_CACHE_MIN), TREE_CACHE);
 }
 
-int tree_new(struct layer_fs *fs, struct log *log, struct tree **out, struct cpull_error *err)
+static bool give_way(void *payload, int num)
+{
+	return tree_give_way(payload, num);
+}
+
+int tree_new(struct layer_fs *fs, struct tree **out, struct cpull_error *err)
 {
 	struct tree *tree = calloc(1, sizeof(*tree));
 
 	if (!tree)
 		return error_nomem(err);
 	tree->fs = fs;
-	tree->notes.log = log;
+	fs->give_way = give_way;
+	fs->give_way_payload = tree;
 	tree->last_acl = TREE_NONE;
 	tree->wanted = true;
 	tree->cache = calloc(TREE_CACHE, sizeof(*tree->cache));
@@ -201,6 +191,7 @@ void tree_free(struct tree *tree)
 {
 	if (!tree)
 		return;
+	tree->fs->give_way = NULL;
 	if (tree->cache)
 		tree_close_cache(tree);
 	free(tree->cache);
@@ -223,7 +214,7 @@ void tree_forget_paths(struct tree *tree)
 static void cache_close(struct tree *tree, struct tree_cached *cached)
 {
 	if (cached->tick)
-		tree->fs->ops->close(tree->fs, cached->fd);
+		tree->fs->ops->close(tree->fs, cached->handle);
 	cached->tick = 0;
 }
 
@@ -233,29 +224,23 @@ void tree_close_cache(struct tree *tree)
 		cache_close(tree, &tree->cache[i]);
 }
 
-/* `keep`: the places of so many last calls stay open. */
-static bool give_way(struct tree *tree, int num, uint32_t keep)
+bool tree_give_way(struct tree *tree, int num)
 {
+	bool closed = false;
+
 	if (num != EMFILE && num != ENFILE)
 		return false;
-
-	bool closed = tree->close_more && tree->close_more(tree->close_payload);
 
 	for (size_t i = 0; i < TREE_CACHE; i++) {
 		struct tree_cached *c = &tree->cache[i];
 
 		/* only calls of place() count ticks: the last ones are what its callers hold */
-		if (!c->tick || c->tick + keep > tree->tick)
+		if (!c->tick || c->tick + TREE_CACHE_MIN > tree->tick)
 			continue;
 		cache_close(tree, c);
 		closed = true;
 	}
 	return closed;
-}
-
-bool tree_give_way(struct tree *tree, int num)
-{
-	return give_way(tree, num, TREE_CACHE_MIN);
 }
 
 static struct tree_cached *cache_find(struct tree *tree, const char *path, size_t len)
@@ -269,8 +254,8 @@ static struct tree_cached *cache_find(struct tree *tree, const char *path, size_
 	return NULL;
 }
 
-/* Takes over fd. */
-static struct tree_cached *cache_add(struct tree *tree, const char *path, size_t len, int fd, uint32_t dir)
+/* Takes over the handle. */
+static struct tree_cached *cache_add(struct tree *tree, const char *path, size_t len, int handle, uint32_t dir)
 {
 	struct tree_cached *c = &tree->cache[0];
 
@@ -278,7 +263,7 @@ static struct tree_cached *cache_add(struct tree *tree, const char *path, size_t
 		if (tree->cache[i].tick < c->tick)
 			c = &tree->cache[i];
 	cache_close(tree, c);
-	c->fd = fd;
+	c->handle = handle;
 	c->dir = dir;
 	c->stale = false;
 	c->len = (uint16_t)len;
@@ -287,24 +272,24 @@ static struct tree_cached *cache_add(struct tree *tree, const char *path, size_t
 	return c;
 }
 
-static int make_missing(void *payload, int dirfd, const char *name)
+static int make_missing(void *payload, int handle, const char *name)
 {
 	struct tree *tree = payload;
 	struct stat st;
 
-	int rc = tree->fs->ops->stat_dir(tree->fs, dirfd, &st);
+	int rc = tree->fs->ops->stat_dir(tree->fs, handle, &st);
 
 	if (rc)
 		return rc;
 
-	struct tree_place at = {.fd = dirfd, .dir = tree_find(tree, st.st_ino)};
+	struct tree_place at = {.handle = handle, .dir = tree_find(tree, st.st_ino)};
 	uint32_t dir;
 
 	if (at.dir == TREE_NONE)
 		return -EXDEV;
-	if (tree->fs->ops->stat(tree->fs, dirfd, name, &st) == 0) {
+	if (tree->fs->ops->stat(tree->fs, handle, name, &st) == 0) {
 		/* a node of a whiteout makes way; of a file the layer has to say so itself */
-		if (!whiteout_is(dirfd, name, &st))
+		if (!tree->fs->ops->is_whiteout(tree->fs, handle, name, &st))
 			return -ENOTDIR;
 		if (tree_clear(tree, at, name, NULL))
 			return -EIO;
@@ -340,14 +325,11 @@ static int open_parent(struct tree *tree, const char *path, size_t len, bool cre
 	memcpy(text, path, len);
 	text[len] = 0;
 
-	int fd;
+	int handle = tree->fs->ops->follow(tree->fs, text);
 
-	do {
-		fd = tree->fs->ops->follow(tree->fs, text);
-		if (create && (fd == -ENOENT || fd == -ENOTDIR))
-			fd = tree->fs->ops->follow_making(tree->fs, text, make_missing, tree);
-	} while (fd < 0 && give_way(tree, -fd, TREE_CACHE_MIN - 1));
-	return fd;
+	if (create && (handle == -ENOENT || handle == -ENOTDIR))
+		handle = tree->fs->ops->follow_making(tree->fs, text, make_missing, tree);
+	return handle;
 }
 
 /* 1: not there. */
@@ -356,6 +338,8 @@ static int place(struct tree *tree, const char *path, size_t len, bool create, s
 {
 	struct tree_cached *c = cache_find(tree, path, len);
 
+	/* what is opened for this call may cost all places but the last one */
+	tree->tick++;
 	if (!c) {
 		CLEANUP_LAYER_DIR struct layer_dir at = {tree->fs, open_parent(tree, path, len, create)};
 		struct stat st;
@@ -377,8 +361,8 @@ static int place(struct tree *tree, const char *path, size_t len, bool create, s
 					 "something else writes in the store");
 		c = cache_add(tree, path, len, steal_fd(&at.handle), dir);
 	}
-	c->tick = ++tree->tick;
-	out->fd = c->fd;
+	c->tick = tree->tick;
+	out->handle = c->handle;
 	out->dir = c->dir;
 	return 0;
 }
@@ -402,7 +386,7 @@ int tree_lookup(struct tree *tree, const char *path, size_t len, struct tree_pla
 int tree_mkdir(struct tree *tree, struct tree_place at, const char *name, uint32_t *out, struct cpull_error *err)
 {
 	struct stat st;
-	int rc = tree->fs->ops->mkdir(tree->fs, at.fd, name, &st);
+	int rc = tree->fs->ops->mkdir(tree->fs, at.handle, name, &st);
 
 	if (rc == -EEXIST)
 		return 1;
@@ -467,7 +451,7 @@ static int describe_xattrs(struct tree *tree, uint32_t dir, const struct tar_ent
 		return error_sys(err, CPULL_ERR_STORAGE, -at.handle, "opening a directory to set its attributes");
 
 	int rc = tree->fs->ops->set_xattrs(tree->fs, at.handle, entry->xattrs, entry->xattr_count, ATTRIBUTES_NO_ACL,
-					   tree->dirs[dir].flags & TREE_XATTRS, &tree->notes, err);
+					   tree->dirs[dir].flags & TREE_XATTRS, err);
 
 	return rc ? rc : keep_acls(tree, &tree->dirs[dir], entry, err);
 }
@@ -502,19 +486,6 @@ static void bury(void *payload, ino_t ino)
 		tree->dirs[dir].flags |= TREE_DEAD;
 }
 
-static int remove_tree(struct tree *tree, struct tree_place at, const char *name, struct cpull_error *err)
-{
-	struct cpull_error own = {0};
-	int rc;
-
-	do
-		rc = tree->fs->ops->remove_tree(tree->fs, at.fd, name, bury, tree, &own);
-	while (rc && tree_give_way(tree, own.sys_errno));
-	if (rc && err)
-		*err = own;
-	return rc;
-}
-
 static int remember_hidden(struct tree *tree, struct tree_place at, const char *name, struct cpull_error *err)
 {
 	return map_put(&tree->hidden, tree_name_key(tree, at.dir, name), 1) ? error_nomem(err) : 0;
@@ -523,7 +494,7 @@ static int remember_hidden(struct tree *tree, struct tree_place at, const char *
 int tree_clear(struct tree *tree, struct tree_place at, const char *name, struct cpull_error *err)
 {
 	struct stat st;
-	int rc = tree->fs->ops->stat(tree->fs, at.fd, name, &st);
+	int rc = tree->fs->ops->stat(tree->fs, at.handle, name, &st);
 
 	if (rc)
 		return rc == -ENOENT ? 0 : error_sys(err, CPULL_ERR_STORAGE, -rc, "looking at what it replaces");
@@ -533,15 +504,15 @@ int tree_clear(struct tree *tree, struct tree_place at, const char *name, struct
 		if (dir != TREE_NONE && (tree->dirs[dir].flags & TREE_RECREATED))
 			rc = remember_hidden(tree, at, name, err);
 		tree_forget_paths(tree);
-		return rc ? rc : remove_tree(tree, at, name, err);
+		return rc ? rc : tree->fs->ops->remove_tree(tree->fs, at.handle, name, bury, tree, err);
 	}
 
-	rc = whiteout_is(at.fd, name, &st) ? remember_hidden(tree, at, name, err) : 0;
+	rc = tree->fs->ops->is_whiteout(tree->fs, at.handle, name, &st) ? remember_hidden(tree, at, name, err) : 0;
 	if (S_ISLNK(st.st_mode))
 		tree_forget_paths(tree);
 	if (rc)
 		return rc;
-	rc = tree->fs->ops->unlink(tree->fs, at.fd, name);
+	rc = tree->fs->ops->unlink(tree->fs, at.handle, name);
 	return rc ? error_sys(err, CPULL_ERR_STORAGE, -rc, "removing what it replaces") : 0;
 }
 
@@ -561,7 +532,7 @@ static int settle_acl(struct tree *tree, const struct tree_dir *dir, int handle,
 	if (head.default_len)
 		acls[count++] = (struct tar_xattr){"system.posix_acl_default", value + head.access_len,
 						   head.default_len};
-	return tree->fs->ops->set_xattrs(tree->fs, handle, acls, count, ATTRIBUTES_ALL, false, &tree->notes, err);
+	return tree->fs->ops->set_xattrs(tree->fs, handle, acls, count, ATTRIBUTES_ALL, false, err);
 }
 
 int tree_settle(struct tree *tree, uint32_t dir, struct cpull_error *err)

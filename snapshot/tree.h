@@ -46,10 +46,10 @@ struct tree_dir {
 };
 
 struct tree_cached {
-	int fd;
+	int handle;
 	uint32_t dir;
 	uint32_t tick; /* when it was used last; 0: nothing in here */
-	bool stale;    /* the path may lead elsewhere now; the descriptor is still good */
+	bool stale;    /* the path may lead elsewhere now; the handle is still good */
 	uint16_t len;
 	char path[LIMIT_PATH_BYTES];
 };
@@ -63,7 +63,6 @@ struct tree {
 	struct layer_fs *fs; /* borrowed */
 	uint64_t dev;
 	uint64_t seed;
-	struct attributes_notes notes;
 	struct tree_dir *dirs;
 	uint32_t count, cap;
 	struct map by_ino;   /* → index */
@@ -76,22 +75,17 @@ struct tree {
 	struct tree_cached *cache;
 	uint32_t cache_count; /* of TREE_CACHE, those that are used */
 	uint32_t tick;
-	/* closes other descriptors where there are too few: true when there were any; may be NULL */
-	bool (*close_more)(void *payload);
-	void *close_payload;
-	bool trusted_fails;  /* overlay attributes have to be user.overlay.* here */
-	bool mknod_fails;    /* whiteouts have to be attributes */
 };
 
-/* A directory to work in. The descriptor (O_PATH) is borrowed and stays open for the next TREE_CACHE_MIN - 1 calls of
- * tree_parent() and tree_lookup(). */
+/* A directory to work in. The handle (LAYER_DIR_NAMES) is borrowed and stays open for the next TREE_CACHE_MIN - 1 calls
+ * of tree_parent() and tree_lookup(). */
 struct tree_place {
-	int fd;
+	int handle;
 	uint32_t dir;
 };
 
 /* fs is borrowed: empty; its root's owner, mode and default ACL are reset first. */
-MUST_CHECK int tree_new(struct layer_fs *fs, struct log *log, struct tree **out, struct cpull_error *err);
+MUST_CHECK int tree_new(struct layer_fs *fs, struct tree **out, struct cpull_error *err);
 void tree_free(struct tree *tree);
 
 /* The directory at path[0…len), made with its parents where it is missing. */
@@ -118,8 +112,6 @@ uint32_t tree_find(const struct tree *tree, uint64_t ino);
 const char *tree_path(const struct tree *tree, uint32_t dir, char *out);
 /* Opens it. Returns the handle or -errno. */
 MUST_CHECK int tree_open(struct tree *tree, uint32_t dir, enum layer_dir_use use);
-/* openat(2) that closes cached directories rather than fail for want of descriptors. */
-MUST_CHECK int tree_openat(struct tree *tree, int dirfd, const char *name, int flags, mode_t mode);
 /* Is num a want of descriptors (EMFILE, ENFILE) and were there cached directories to close, so that it is worth another
  * try? The places of the last TREE_CACHE_MIN calls stay open. */
 bool tree_give_way(struct tree *tree, int num);

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Whiteouts and opaque directories in the form that overlayfs reads: a character device 0:0, and the attribute
- * overlay.opaque = "y". Where nodes cannot be made, empty files with the attribute overlay.whiteout.
+ * What a layer's whiteouts and opaque directories hide; their form is overlay_marks.h.
  */
 #ifndef SNAPSHOT_WHITEOUT_H
 #define SNAPSHOT_WHITEOUT_H
@@ -12,10 +11,6 @@
 MUST_CHECK int whiteout_make(struct tree *tree, struct tree_place at, const char *name, struct cpull_error *err);
 /* Hides what the lower layers have in the directory; TREE_RECREATED in `how` when they have lost it itself. */
 MUST_CHECK int whiteout_opaque(struct tree *tree, uint32_t dir, unsigned how, struct cpull_error *err);
-/* Is it a whiteout in overlayfs's eyes? st is what fstatat() gave. */
-bool whiteout_is(int dirfd, const char *name, const struct stat *st);
-/* Is the open directory opaque? */
-bool whiteout_is_opaque(int fd);
 /* Takes all whiteouts out of a directory. */
 MUST_CHECK int whiteout_sweep_dir(struct tree *tree, uint32_t dir, struct cpull_error *err);
 /* Takes whiteouts out of opaque directories and from below them, where they would show up as names without a file. */

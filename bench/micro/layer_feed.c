@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "engine/base/error.h"
+#include "snapshot/dir_fs.h"
 #include "snapshot/layer_writer.h"
 
 #define BLOCK_BYTES 512u
@@ -102,15 +103,21 @@ int layer_feed_new(unsigned dirs, unsigned files, size_t file_bytes, struct laye
 
 int layer_feed_run(struct layer_feed *feed, int dirfd, enum cpull_io io, struct cpull_error *err)
 {
-	struct layer_writer_options options = {.dirfd = dirfd, .io = io, .log = &feed->log};
+	const struct dir_fs_options place = {.dirfd = dirfd, .io = io, .log = &feed->log};
+	struct layer_writer_options options = {0};
 	struct layer_writer_stats stats;
 	struct layer_writer *writer = NULL;
-	int rc = layer_writer_new(&options, &writer, err);
+	int rc = dir_fs_new(&place, &options.fs, err);
+
+	if (!rc)
+		rc = layer_writer_new(&options, &writer, err);
 
 	for (size_t i = 0; !rc && i < feed->count; i++)
 		rc = layer_writer_feed(writer, feed->chunks[i], err);
 	if (!rc)
 		rc = layer_writer_finish(writer, &stats, err);
+	if (!rc)
+		rc = layer_writer_seal(writer, err);
 	layer_writer_free(writer);
 	return rc;
 }

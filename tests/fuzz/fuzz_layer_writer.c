@@ -9,6 +9,7 @@
 
 #include "engine/base/error.h"
 #include "engine/base/fs.h"
+#include "snapshot/dir_fs.h"
 #include "snapshot/layer_writer.h"
 #include "tar_mutator.h"
 #include "tests/tree_hash.h"
@@ -106,8 +107,8 @@ static int feed(struct layer_writer *writer, const uint8_t *data, size_t len, co
 static int write_layer(const char *name, const uint8_t *data, size_t len, const uint8_t *cuts)
 {
 	struct cpull_error err = {0};
-	struct layer_writer_options options = {.io = CPULL_IO_SYNC,
-					       .helper = cuts ? FILE_HELPER_FIRST : FILE_HELPER_NEVER};
+	struct dir_fs_options dir = {.io = CPULL_IO_SYNC, .helper = cuts ? FILE_HELPER_FIRST : FILE_HELPER_NEVER};
+	struct layer_writer_options options = {0};
 	struct layer_writer *writer;
 	struct pool *pool;
 	struct pool_share *share;
@@ -115,10 +116,11 @@ static int write_layer(const char *name, const uint8_t *data, size_t len, const 
 
 	log_init(&log, NULL, NULL, CPULL_LOG_ERROR);
 	check(mkdirat(place.fd, name, 0700) == 0);
-	options.log = &log;
-	options.dirfd = fs_open_dir(place.fd, name);
+	dir.log = &log;
+	dir.dirfd = fs_open_dir(place.fd, name);
 	check(pool_new(MAX_BYTES, 2, &pool, &err) == 0);
 	check(pool_share_open(pool, 2, 2, &share) == 0);
+	check(dir_fs_new(&dir, &options.fs, &err) == 0);
 	check(layer_writer_new(&options, &writer, &err) == 0);
 
 	int rc = feed(writer, data, len, cuts, share, &err);
@@ -127,12 +129,14 @@ static int write_layer(const char *name, const uint8_t *data, size_t len, const 
 		rc = layer_writer_finish(writer, NULL, &err);
 	if (!rc)
 		rc = layer_writer_tie(writer, &place.below, 1, &err);
+	if (!rc)
+		rc = layer_writer_seal(writer, &err);
 	check(rc <= 0 && (rc == 0 || (err.code == rc && err.message[0] && rc != CPULL_ERR_INTERNAL)));
 	check(rc || !layer_writer_has_loose_ends(writer));
 	layer_writer_free(writer);
 	pool_share_close(share);
 	pool_free(pool);
-	close(options.dirfd);
+	close(dir.dirfd);
 	log_destroy(&log);
 	return rc;
 }

@@ -29,6 +29,7 @@
 
 #include "engine/base/error.h"
 #include "engine/base/ring.h"
+#include "snapshot/dir_fs.h"
 #include "snapshot/layer_writer.h"
 
 #define MTIME 1500000000
@@ -210,6 +211,17 @@ __attribute__((unused)) static int feed_all(struct layer_writer *w, const struct
 	return rc;
 }
 
+__attribute__((unused)) static struct layer_writer *new_writer(const struct dir_fs_options *place,
+							       uint64_t max_entries, struct cpull_error *err)
+{
+	struct layer_writer_options options = {.max_entries = max_entries};
+	struct layer_writer *writer;
+
+	assert_int_equal(dir_fs_new(place, &options.fs, err), 0);
+	assert_int_equal(layer_writer_new(&options, &writer, err), 0);
+	return writer;
+}
+
 /* Consumes tar. */
 __attribute__((unused)) static struct outcome write_layer(const char *dir, struct bytes *tar, struct how how)
 {
@@ -223,11 +235,11 @@ __attribute__((unused)) static struct outcome write_layer(const char *dir, struc
 	assert_true(mkdir(dir, 0700) == 0 || errno == EEXIST);
 
 	int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	struct layer_writer_options options = {.dirfd = fd, .io = how.io, .log = &log, .max_entries = how.max_entries,
-					       .helper = how.helper ? how.helper : fixture_helper};
+	const struct dir_fs_options place = {
+	    .dirfd = fd, .io = how.io, .log = &log, .helper = how.helper ? how.helper : fixture_helper};
 
 	assert_true(fd >= 0);
-	assert_int_equal(layer_writer_new(&options, &w, &out.err), 0);
+	w = new_writer(&place, how.max_entries, &out.err);
 	out.code = feed_all(w, tar, how.chunk_bytes ? how.chunk_bytes : 65536, &out.err);
 	bytes_free(tar);
 	if (!out.code) {
@@ -239,6 +251,8 @@ __attribute__((unused)) static struct outcome write_layer(const char *dir, struc
 			if (how.tie && !out.code)
 				assert_false(layer_writer_has_loose_ends(w));
 		}
+		if (!out.code)
+			out.code = layer_writer_seal(w, &out.err);
 		layer_writer_free(w);
 	}
 	close(fd);

@@ -109,14 +109,14 @@ static void with_spare_descriptors(void **state)
 	struct outcome out = {0};
 	struct log log;
 	struct layer_writer *w;
-	struct layer_writer_options options = {.log = &log, .helper = fixture_helper};
+	struct dir_fs_options place = {.log = &log, .helper = fixture_helper};
 
 	assert_int_equal(mkdir("l", 0700), 0);
-	options.dirfd = open("l", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	place.dirfd = open("l", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	log_init(&log, count_warning, &out.warnings, CPULL_LOG_DEBUG);
 	tar_end(&t);
 	/* made under the usual limit, so that its cache is larger than what it finds later */
-	assert_int_equal(layer_writer_new(&options, &w, &out.err), 0);
+	w = new_writer(&place, 0, &out.err);
 	limit_fds(spare);
 	out.code = feed_all(w, &t, 65536, &out.err);
 	if (!out.code) {
@@ -126,7 +126,7 @@ static void with_spare_descriptors(void **state)
 		layer_writer_free(w);
 	}
 	bytes_free(&t);
-	close(options.dirfd);
+	close(place.dirfd);
 	log_destroy(&log);
 	if (spare < FDS_NEEDED) {
 		/* too few to work with: said so */
@@ -256,11 +256,11 @@ static void without_a_working_directory(void **state)
 	struct outcome out = {0};
 	struct log log;
 	struct layer_writer *w;
-	struct layer_writer_options options = {.log = &log, .helper = fixture_helper};
+	struct dir_fs_options place = {.log = &log, .helper = fixture_helper};
 
 	(void)state;
 	assert_int_equal(mkdir("l", 0700) | mkdir("gone", 0700), 0);
-	options.dirfd = open("l", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	place.dirfd = open("l", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 
 	int here = open(".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	mode_t mask = umask(0777);
@@ -273,14 +273,14 @@ static void without_a_working_directory(void **state)
 	ADD(&t, .name = "r", .data = "file");
 	ADD(&t, .name = "a/.wh.w");
 	tar_end(&t);
-	assert_int_equal(layer_writer_new(&options, &w, &out.err), 0);
+	w = new_writer(&place, 0, &out.err);
 	assert_int_equal(feed_all(w, &t, 65536, &out.err), 0);
 	assert_int_equal(layer_writer_finish(w, &out.stats, &out.err), 0);
 	layer_writer_free(w);
 	assert_int_equal(umask(mask), 0777);
 	assert_int_equal(fchdir(here), 0);
 	close(here);
-	close(options.dirfd);
+	close(place.dirfd);
 	bytes_free(&t);
 	log_destroy(&log);
 	CHECK_STAT("l/a/b/f", 0640, 0, 0);

@@ -243,11 +243,12 @@ static void records_follow_the_directories(void **state)
 	char path[LIMIT_PATH_BYTES];
 	int fd = open(".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 
-	struct dir_fs dir_tree;
+	const struct dir_fs_options options = {.dirfd = fd, .io = CPULL_IO_SYNC};
+	struct layer_fs *fs;
 
 	(void)state;
-	dir_fs_init(&dir_tree, fd);
-	assert_int_equal(tree_new(&dir_tree.fs, NULL, &tree, NULL), 0);
+	assert_int_equal(dir_fs_new(&options, &fs, NULL), 0);
+	assert_int_equal(tree_new(fs, &tree, NULL), 0);
 	assert_int_equal(tree_parent(tree, "a/b/c", 5, &at, NULL), 0);
 	assert_string_equal(tree_path(tree, at.dir, path), "a/b/c");
 	assert_true(tree->dirs[at.dir].flags & TREE_IMPLICIT);
@@ -273,6 +274,7 @@ static void records_follow_the_directories(void **state)
 	assert_int_equal(mkdir("a/foreign", 0755), 0);
 	assert_int_equal(tree_parent(tree, "a/foreign", 9, &at, NULL), CPULL_ERR_STORAGE);
 	tree_free(tree);
+	fs->ops->free(fs);
 	close(fd);
 }
 
