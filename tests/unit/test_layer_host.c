@@ -538,6 +538,47 @@ static void directories_swapped_for_links(void **state)
 	assert_true(swapper.swaps > 100 && good + bad > 1);
 }
 
+/* ---- a file system that cannot rename without replacing ---- */
+
+static void renames_are_plain(void **state)
+{
+	struct bytes t = {0};
+	struct lower_layer low = {.dirfd = open("low", O_RDONLY | O_DIRECTORY | O_CLOEXEC)};
+
+	if (!refuse_syscall(SYS_renameat2, *(int *)*state)) /* qemu-user */
+		skip();
+	ADD(&t, .name = "f", .data = "f");
+	ADD(&t, .name = "over/x", .data = "x");
+	ADD_LINK(&t, "over", "f");
+	/* bin → usr/bin below: the whiteout gives way to the file, the directories merge */
+	ADD(&t, .name = "bin/tool", .data = "tool");
+	ADD(&t, .name = "bin/both/a", .data = "a");
+	ADD(&t, .name = "bin/.wh.w");
+	ADD(&t, .name = "usr/bin/both/b", .data = "b");
+	ADD(&t, .name = "usr/bin/w", .data = "w");
+	WRITE_OK("l", &t, .tie = true, .lowers = &low, .lower_count = 1);
+	close(low.dirfd);
+	assert_int_equal(stat_of("l/over").st_nlink, 2);
+	assert_true(has_content("l/usr/bin/tool", "tool") && has_content("l/usr/bin/both/a", "a"));
+	assert_true(has_content("l/usr/bin/both/b", "b") && has_content("l/usr/bin/w", "w") && !exists("l/bin"));
+	ADD(&t, .name = "bin/f", .data = "1");
+	ADD(&t, .name = "usr/bin/f", .data = "2");
+	low.dirfd = open("low", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	WRITE_FAILS("m", &t, CPULL_ERR_UNSUPPORTED, .tie = true, .lowers = &low, .lower_count = 1);
+	close(low.dirfd);
+}
+
+static void renaming_without_a_flag(void **state)
+{
+	static int answers[] = {EINVAL, ENOSYS};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_LEN(answers); i++) {
+		assert_int_equal(system("rm -rf l m low && mkdir -p low/usr/bin && ln -s usr/bin low/bin"), 0);
+		in_child(renames_are_plain, &answers[i]);
+	}
+}
+
 /* ---- order ---- */
 
 static uint64_t written_in_order(const struct item *items, const unsigned *order, size_t count, const char *name,
@@ -633,6 +674,7 @@ int main(void)
 		T(few_descriptors_are_enough), T(the_cache_gives_way), T(no_space_is_said_so), T(no_inodes_is_said_so),
 		T(file_size_limit), T(without_a_working_directory), T(in_a_user_namespace),
 		T(in_a_user_namespace_without_nodes), T(without_attributes), T(hard_links_refused),
+		T(renaming_without_a_flag),
 		T(directories_swapped_for_links), T(entries_in_any_order),
 	};
 
