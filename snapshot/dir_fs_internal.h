@@ -34,7 +34,7 @@ bool dir_fs_give_way(struct dir_fs *dir, int num);
 /* openat(2) that closes what can be opened again rather than fail for want of descriptors. -1 with errno. */
 int dir_fs_openat(struct dir_fs *dir, int dirfd, const char *name, int flags, mode_t mode);
 
-/* What only files need; no write is under way after the second, and no job. */
+/* What only files need. No write is under way after the second, and no job. */
 MUST_CHECK int dir_writer_init(struct dir_fs *dir, const struct dir_fs_options *options, struct cpull_error *err);
 void dir_writer_destroy(struct dir_fs *dir);
 

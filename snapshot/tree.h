@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The directories of one layer while it is written: finding and making the parents of entries, what their own
- * attributes will be once everything is in them, removing what a later entry replaces.
+ * The directories of one layer while it is written, by way of a layer_fs: finding and making the parents of entries,
+ * what their own attributes will be once everything is in them, removing what a later entry replaces.
  *
  * Memory grows per directory (some 70 bytes and its name), never per file. A directory is known by its inode
  * number, so that it is the same one whichever symlinks an entry's path takes.
@@ -113,7 +113,7 @@ const char *tree_path(const struct tree *tree, uint32_t dir, char *out);
 /* Opens it. Returns the handle or -errno. */
 MUST_CHECK int tree_open(struct tree *tree, uint32_t dir, enum layer_dir_use use);
 /* Is num a want of descriptors (EMFILE, ENFILE) and were there cached directories to close, so that it is worth another
- * try? The places of the last TREE_CACHE_MIN calls stay open. */
+ * try? The places of the last TREE_CACHE_MIN calls stay open. The layer_fs asks by itself. */
 bool tree_give_way(struct tree *tree, int num);
 /* Closes all of them; no place is good any more. */
 void tree_close_cache(struct tree *tree);
