@@ -211,14 +211,16 @@ static int remove_dir(struct layer_fs *fs, int dir, const char *name)
 static int rename_name(struct layer_fs *fs, int from, const char *from_name, int to, const char *to_name)
 {
 	struct stat st;
+	int rc;
 
 	if (renameat2(from, from_name, to, to_name, RENAME_NOREPLACE) == 0)
 		return 0;
 	/* file systems and filters that do not know the flag, NFS for one: nobody else is in the layer */
 	if (errno != EINVAL && errno != ENOSYS)
 		return -errno;
-	if (stat_name(fs, to, to_name, &st) == 0)
-		return -EEXIST;
+	rc = stat_name(fs, to, to_name, &st);
+	if (rc != -ENOENT)
+		return rc ? rc : -EEXIST;
 	return renameat(from, from_name, to, to_name) ? -errno : 0;
 }
 

@@ -8,7 +8,6 @@
  */
 #include "snapshot/stack_view.h"
 
-#include <assert.h>
 #include <errno.h>
 #include <string.h>
 

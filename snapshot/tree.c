@@ -8,9 +8,7 @@
  */
 #include "snapshot/tree.h"
 
-#include <assert.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <string.h>
 #include <sys/random.h>
 #include <sys/resource.h>
