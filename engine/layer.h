@@ -48,7 +48,7 @@ void layer_job_progress(struct layer_job *job, struct layer_progress *out);
 /* Joins the threads and returns the outcome: 0 when every byte was there, all digests and the HMAC are right, and
  * the tree is written. */
 int layer_job_finish(struct layer_job *job, struct cpull_error *err);
-/* After layer_job_finish() returned 0. The writer is still there to tie loose ends. */
+/* After layer_job_finish() returned 0. The writer is still there to tie loose ends, and to be sealed. */
 struct layer_writer *layer_job_writer(struct layer_job *job);
 /* Adds the job's figures to the pull's. */
 void layer_job_add_stats(const struct layer_job *job, struct cpull_stats *stats);
