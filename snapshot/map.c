@@ -61,14 +61,21 @@ int map_put(struct map *map, uint64_t key, uint32_t value)
 	return 0;
 }
 
-uint32_t map_get(const struct map *map, uint64_t key, uint32_t none)
+uint32_t *map_find(const struct map *map, uint64_t key)
 {
 	if (!map->cap)
-		return none;
+		return NULL;
 
 	size_t at = slot_of(map, key);
 
-	return map->keys[at] ? map->values[at] : none;
+	return map->keys[at] ? &map->values[at] : NULL;
+}
+
+uint32_t map_get(const struct map *map, uint64_t key, uint32_t none)
+{
+	const uint32_t *value = map_find(map, key);
+
+	return value ? *value : none;
 }
 
 void map_free(struct map *map)

@@ -19,6 +19,8 @@ struct map {
 MUST_CHECK int map_put(struct map *map, uint64_t key, uint32_t value);
 /* The value of key, or `none`. */
 uint32_t map_get(const struct map *map, uint64_t key, uint32_t none);
+/* Where the value of key is, until the next put; NULL when there is none. */
+uint32_t *map_find(const struct map *map, uint64_t key);
 void map_free(struct map *map);
 
 #endif

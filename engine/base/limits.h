@@ -58,6 +58,14 @@
 #define LIMIT_EROFS_CHUNKS 65536u
 /* Zeros and maps that stand for the holes of sparse files: a header of a few hundred bytes can ask for a lot. */
 #define LIMIT_EROFS_HOLE_BYTES (16ull << 30)
+/* What is kept of a layer until its directories are written behind all else: 31 bytes and its text for a name, targets of
+ * symlinks, some 250 bytes for a directory (a short path can ask for a thousand of them), and those attributes of
+ * directories that are not the same as another's. */
+#define LIMIT_EROFS_NAMES (8u << 20)
+#define LIMIT_EROFS_NAME_BYTES (512u << 20)
+#define LIMIT_EROFS_TARGET_BYTES (64u << 20)
+#define LIMIT_EROFS_DIRS (1u << 20)
+#define LIMIT_EROFS_DIR_XATTR_BYTES (16u << 20)
 
 /* Decompression. A layer may unpack to 1000 times its blob plus a floor that lets small, very
  * compressible layers through (deflate reaches 1032:1 at most), and never to more than the total. */
