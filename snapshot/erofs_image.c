@@ -32,7 +32,8 @@ int erofs_image_new(const struct erofs_image_options *options, struct erofs_imag
 
 	if (!image)
 		return error_nomem(err);
-	image->notes.log = options->log;
+	image->own_notes.log = options->log;
+	image->notes = options->notes ? options->notes : &image->own_notes;
 	memcpy(image->uuid, options->uuid, sizeof(image->uuid));
 	image->max_hole_bytes = options->max_hole_bytes ? options->max_hole_bytes : LIMIT_EROFS_HOLE_BYTES;
 
@@ -61,6 +62,11 @@ void erofs_image_free(struct erofs_image *image)
 	free(image);
 }
 
+enum bulk_way erofs_image_way(const struct erofs_image *image)
+{
+	return erofs_blocks_way(image->blocks);
+}
+
 /* ---- inodes ---- */
 
 static int set_stat(struct erofs_inode *inode, const struct erofs_attributes *attributes, uint32_t mode,
@@ -80,7 +86,7 @@ int erofs_record_new(struct erofs_image *image, const struct erofs_attributes *a
 		     struct erofs_record *out, struct cpull_error *err)
 {
 	uint32_t mode;
-	int rc = erofs_xattrs_encode(attributes, &image->xattrs, &mode, &image->notes, err);
+	int rc = erofs_xattrs_encode(attributes, &image->xattrs, &mode, image->notes, err);
 
 	*out = (struct erofs_record){.inode = {.size = htole64(size), .nlink = htole32(1)}};
 	if (!rc)

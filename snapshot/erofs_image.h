@@ -20,6 +20,7 @@ struct erofs_image_options {
 	uint8_t uuid[16]; /* not zero, and not another image's: overlayfs tells layers by it */
 	enum cpull_io io;
 	struct log *log;
+	struct attributes_notes *notes; /* borrowed; NULL: notes of its own */
 	erofs_written_fn written; /* or NULL */
 	void *payload;
 	uint64_t max_hole_bytes; /* 0: LIMIT_EROFS_HOLE_BYTES */
@@ -34,6 +35,9 @@ struct erofs_image_result {
 MUST_CHECK int erofs_image_new(const struct erofs_image_options *options, struct erofs_image **out,
 			       struct cpull_error *err);
 void erofs_image_free(struct erofs_image *image);
+
+/* The best way of writing that was taken so far. */
+enum bulk_way erofs_image_way(const struct erofs_image *image);
 
 /* Everything has one link, and a directory two and one for each directory in it, until erofs_image_set_links(). */
 

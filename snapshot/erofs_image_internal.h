@@ -38,7 +38,8 @@ struct erofs_file {
 struct erofs_image {
 	struct erofs_blocks *blocks;
 	struct erofs_spool *spool;
-	struct attributes_notes notes;
+	struct attributes_notes *notes;
+	struct attributes_notes own_notes; /* where none are given */
 	uint8_t uuid[16];
 	struct bytes xattrs; /* of the inode at work */
 	uint64_t inodes;

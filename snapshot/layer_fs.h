@@ -54,7 +54,7 @@ struct layer_fs_ops {
 	int (*open)(struct layer_fs *fs, const char *path, enum layer_dir_use use);
 	void (*close)(struct layer_fs *fs, int dir);
 	int (*stat_dir)(struct layer_fs *fs, int dir, struct stat *out);
-	/* A directory 0700 that inherits nothing; -EEXIST when the name is taken. */
+	/* A directory 0700 that inherits nothing; -EEXIST when the name is taken, -EFBIG when there are too many. */
 	int (*mkdir)(struct layer_fs *fs, int dir, const char *name, struct stat *out);
 	/* Calls each for all names of a directory (LAYER_DIR_CONTENT). It may remove or move the name it is called for;
 	 * names that are added meanwhile may be left out. */

@@ -301,10 +301,19 @@ static int make_missing(void *payload, int handle, const char *name)
 	return rc ? -EEXIST : 0;
 }
 
+/* EFBIG: what is kept in memory until it is written has its limits. */
+static int no_room(struct cpull_error *err)
+{
+	return error_sys(err, CPULL_ERR_LIMIT, EFBIG, "the layer has more directories, or names, than an EROFS image is "
+			 "made of here; pull it with --snapshot overlay");
+}
+
 /* The image is to blame for a path that cannot be walked, the machine for the rest. */
 static int parent_error(int num, struct cpull_error *err)
 {
 	switch (num) {
+	case EFBIG:
+		return no_room(err);
 	case ENOTDIR:
 		return error_set(err, CPULL_ERR_TAR, "a parent of it is not a directory");
 	case ELOOP:
@@ -388,6 +397,8 @@ int tree_mkdir(struct tree *tree, struct tree_place at, const char *name, uint32
 
 	if (rc == -EEXIST)
 		return 1;
+	if (rc == -EFBIG)
+		return no_room(err);
 	if (rc)
 		return error_sys(err, CPULL_ERR_STORAGE, -rc, "making a directory");
 	rc = add_record(tree, at.dir, name, st.st_ino, out, err);
