@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * For tests that write layers: a small tar builder, a place to write to (a file system of the test's own in its own
- * mount namespace), and looking at what came of it.
+ * mount namespace), and looking at what came of it: a directory, or an image that is mounted there.
  */
 #ifndef TESTS_LAYER_FIXTURE_H
 #define TESTS_LAYER_FIXTURE_H
@@ -28,8 +28,12 @@
 #include <sys/xattr.h>
 
 #include "engine/base/error.h"
+#include "engine/base/fs.h"
 #include "engine/base/ring.h"
 #include "snapshot/dir_fs.h"
+#include "snapshot/erofs_fs.h"
+#include "snapshot/erofs_mount.h"
+#include "snapshot/erofs_reader.h"
 #include "snapshot/layer_writer.h"
 
 #define MTIME 1500000000
@@ -172,6 +176,8 @@ struct how {
 
 /* Set for whole groups of tests. */
 __attribute__((unused)) static enum file_helper fixture_helper;
+/* Layers are images, each beside the directory that it is mounted on. */
+__attribute__((unused)) static bool fixture_images;
 
 __attribute__((unused)) static void count_warning(enum cpull_log_level level, const char *line, void *payload)
 {
@@ -211,20 +217,138 @@ __attribute__((unused)) static int feed_all(struct layer_writer *w, const struct
 	return rc;
 }
 
+__attribute__((unused)) static struct layer_writer *writer_on(struct layer_fs *fs, uint64_t max_entries)
+{
+	struct layer_writer_options options = {.fs = fs, .max_entries = max_entries};
+	struct cpull_error err;
+	struct layer_writer *writer;
+
+	assert_int_equal(layer_writer_new(&options, &writer, &err), 0);
+	return writer;
+}
+
 __attribute__((unused)) static struct layer_writer *new_writer(const struct dir_fs_options *place,
 							       uint64_t max_entries, struct cpull_error *err)
 {
-	struct layer_writer_options options = {.max_entries = max_entries};
-	struct layer_writer *writer;
+	struct layer_fs *fs;
 
-	assert_int_equal(dir_fs_new(place, &options.fs, err), 0);
-	assert_int_equal(layer_writer_new(&options, &writer, err), 0);
-	return writer;
+	assert_int_equal(dir_fs_new(place, &fs, err), 0);
+	return writer_on(fs, max_entries);
+}
+
+/* The image of the layer whose name is `dir`. */
+__attribute__((unused)) static void image_name(const char *dir, char out[128])
+{
+	assert_true(snprintf(out, 128, "%s.erofs", dir) < 128);
+}
+
+__attribute__((unused)) static void mount_layer(const char *dir)
+{
+	char image[128], cwd[2048], from[2300], to[2300];
+	const struct erofs_mount mount = {.image = from, .target = to};
+	struct cpull_error err;
+
+	image_name(dir, image);
+	assert_non_null(getcwd(cwd, sizeof(cwd)));
+	snprintf(from, sizeof(from), "%s/%s", cwd, image);
+	snprintf(to, sizeof(to), "%s/%s", cwd, dir);
+	if (erofs_mount(&mount, NULL, NULL, &err))
+		fail_msg("%s", err.message);
+}
+
+/* A file in which a layer becomes an image. */
+struct image_place {
+	int fd, spool_dirfd;
+	struct layer_fs *fs;
+};
+
+__attribute__((unused)) static struct image_place begin_image(const char *dir, enum cpull_io io, struct log *log)
+{
+	static uint8_t serial[2];
+	struct erofs_image_options options = {.io = io, .log = log, .uuid = {0x10}};
+	struct image_place place;
+	char name[128];
+	struct cpull_error err;
+
+	image_name(dir, name);
+	unlink(name);
+	place.fd = options.fd = open(name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	place.spool_dirfd = options.spool_dirfd = open(".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	assert_true(options.fd >= 0 && options.spool_dirfd >= 0);
+	options.uuid[1] = serial[0] += ++serial[1] == 0;
+	options.uuid[2] = serial[1];
+	if (erofs_fs_new(&options, &place.fs, &err))
+		fail_msg("%s", err.message);
+	return place;
+}
+
+__attribute__((unused)) static void end_image(const struct image_place *place)
+{
+	close(place->fd);
+	close(place->spool_dirfd);
+}
+
+/* A layer for others to be tied to. */
+struct lower {
+	struct lower_layer layer;
+	int fd;
+};
+
+__attribute__((unused)) static struct lower open_lower(const char *dir)
+{
+	struct lower lower = {0};
+	struct cpull_error err;
+	char name[128];
+
+	image_name(dir, name);
+	lower.fd = open(fixture_images ? name : dir, O_RDONLY | O_CLOEXEC);
+	assert_true(lower.fd >= 0);
+	lower.layer.dirfd = fixture_images ? -1 : lower.fd;
+	if (fixture_images && erofs_reader_open(lower.fd, &lower.layer.image, &err))
+		fail_msg("%s", err.message);
+	return lower;
+}
+
+__attribute__((unused)) static void close_lower(struct lower *lower)
+{
+	erofs_reader_close(lower->layer.image);
+	close(lower->fd);
+}
+
+/* Removes a layer, whether it came to be or not. */
+__attribute__((unused)) static void discard_layer(const char *dir)
+{
+	char name[128];
+
+	image_name(dir, name);
+	if (fixture_images) {
+		umount2(dir, MNT_DETACH);
+		assert_int_equal(unlink(name), 0);
+	}
+	assert_int_equal(fs_remove_tree(AT_FDCWD, dir, NULL), 0);
+}
+
+/* Frees the writer. */
+__attribute__((unused)) static void complete_layer(struct layer_writer *w, const struct how *how, struct outcome *out)
+{
+	out->code = layer_writer_finish(w, &out->stats, &out->err);
+	if (!out->code) {
+		out->loose = layer_writer_has_loose_ends(w);
+		if (how->tie)
+			out->code = layer_writer_tie(w, how->lowers, how->lower_count, &out->err);
+		if (how->tie && !out->code)
+			assert_false(layer_writer_has_loose_ends(w));
+	}
+	if (!out->code)
+		out->code = layer_writer_seal(w, &out->err);
+	layer_writer_free(w);
 }
 
 /* Consumes tar. */
 __attribute__((unused)) static struct outcome write_layer(const char *dir, struct bytes *tar, struct how how)
 {
+	struct image_place image = {.fd = -1, .spool_dirfd = -1};
+	struct dir_fs_options place = {.io = how.io, .helper = how.helper ? how.helper : fixture_helper};
 	struct outcome out = {0};
 	struct log log;
 	struct layer_writer *w;
@@ -233,30 +357,25 @@ __attribute__((unused)) static struct outcome write_layer(const char *dir, struc
 		tar_end(tar);
 	log_init(&log, count_warning, &out.warnings, CPULL_LOG_DEBUG);
 	assert_true(mkdir(dir, 0700) == 0 || errno == EEXIST);
-
-	int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	const struct dir_fs_options place = {
-	    .dirfd = fd, .io = how.io, .log = &log, .helper = how.helper ? how.helper : fixture_helper};
-
-	assert_true(fd >= 0);
-	w = new_writer(&place, how.max_entries, &out.err);
+	place.log = &log;
+	place.dirfd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	assert_true(place.dirfd >= 0);
+	if (fixture_images) {
+		image = begin_image(dir, how.io, &log);
+		w = writer_on(image.fs, how.max_entries);
+	} else {
+		w = new_writer(&place, how.max_entries, &out.err);
+	}
 	out.code = feed_all(w, tar, how.chunk_bytes ? how.chunk_bytes : 65536, &out.err);
 	bytes_free(tar);
-	if (!out.code) {
-		out.code = layer_writer_finish(w, &out.stats, &out.err);
-		if (!out.code) {
-			out.loose = layer_writer_has_loose_ends(w);
-			if (how.tie)
-				out.code = layer_writer_tie(w, how.lowers, how.lower_count, &out.err);
-			if (how.tie && !out.code)
-				assert_false(layer_writer_has_loose_ends(w));
-		}
-		if (!out.code)
-			out.code = layer_writer_seal(w, &out.err);
-		layer_writer_free(w);
-	}
-	close(fd);
+	if (!out.code)
+		complete_layer(w, &how, &out);
+	if (fixture_images)
+		end_image(&image);
+	close(place.dirfd);
 	log_destroy(&log);
+	if (fixture_images && !out.code)
+		mount_layer(dir);
 	return out;
 }
 

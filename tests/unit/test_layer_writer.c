@@ -172,9 +172,12 @@ static void sizes_and_holes(void **state)
 	bytes_free(&r);
 	ADD(&t, .name = "holes", .data = "four");
 	WRITE_OK("s", &t);
-	struct stat st = stat_of("s/holes");
-
-	assert_true(st.st_size == 12884901888ll && st.st_blocks < 64);
+	assert_true(stat_of("s/holes").st_size == 12884901888ll);
+	/* EROFS itself counts holes as blocks; its image has the map of chunks, and a whole one */
+	if (fixture_images)
+		assert_true(stat_of("s.erofs").st_size < 1 << 20);
+	else
+		assert_true(stat_of("s/holes").st_blocks < 64);
 	int fd = open("s/holes", O_RDONLY);
 	char four[4];
 
@@ -367,8 +370,8 @@ static void many_links_become_copies(void **state)
 	char name[32];
 
 	(void)state;
-	if (statfs(".", &fs) || fs.f_type != EXT4_SUPER_MAGIC)
-		skip(); /* tmpfs takes any number */
+	if (statfs(".", &fs) || fs.f_type != EXT4_SUPER_MAGIC || fixture_images)
+		skip(); /* others take any number */
 	ADD(&t, .name = "f", .data = "content", .uid = 3, .mode = 0640);
 	for (int i = 0; i < 65100; i++) {
 		snprintf(name, sizeof(name), "h%d", i);
@@ -802,6 +805,12 @@ int main(void)
 	fixture_helper = FILE_HELPER_NEVER;
 	if (fresh_ext4(base))
 		failed += run_group("layer_writer on ext4");
+	fixture_images = true;
+	fresh_tmpfs(base);
+	failed += run_group("layer_writer into images on tmpfs");
+	if (fresh_ext4(base))
+		failed += run_group("layer_writer into images on ext4");
+	fixture_images = false;
 	fresh_tmpfs(base);
 	if (refuse_syscall(SYS_openat2, ENOSYS))
 		failed += run_group("layer_writer without openat2");
