@@ -135,14 +135,15 @@ int erofs_fs_link(struct layer_fs *fs, int from, const char *from_name, const st
 	(void)st;
 	if (found == EROFS_NO_NAME || file->type == EROFS_DIRECTORY)
 		return error_sys(err, CPULL_ERR_STORAGE, found == EROFS_NO_NAME ? ENOENT : EPERM, "making a hard link");
-	if (taken(self, dir, name))
-		return 1;
 	if (file->type == EROFS_SYMLINK)
 		erofs_names_target(&self->names, found, target);
-	if (map_put(&self->links, file->what, map_get(&self->links, file->what, 1) + 1))
-		return error_nomem(err);
-	return erofs_fs_add_made(self, dir, name, (enum erofs_type)file->type, file->what,
-				 file->type == EROFS_SYMLINK ? target : NULL, err);
+
+	int rc = erofs_fs_add_made(self, dir, name, (enum erofs_type)file->type, file->what,
+				   file->type == EROFS_SYMLINK ? target : NULL, err);
+
+	if (!rc && map_put(&self->links, file->what, map_get(&self->links, file->what, 1) + 1))
+		rc = error_nomem(err);
+	return rc;
 }
 
 int erofs_fs_restat(struct layer_fs *fs, int dir, const char *name, const struct stat *st,

@@ -149,7 +149,7 @@ int erofs_fs_open(struct layer_fs *fs, const char *path, enum layer_dir_use use)
 		enum erofs_type type = type_of(self, name);
 
 		if (type != EROFS_DIRECTORY)
-			return !type ? -ENOENT : type == EROFS_SYMLINK ? -ELOOP : -ENOTDIR;
+			return !type ? -ENOENT : type == EROFS_SYMLINK && *path ? -ELOOP : -ENOTDIR;
 		dir = erofs_name_at(&self->names, name)->what;
 	}
 	return (int)dir;

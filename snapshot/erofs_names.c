@@ -315,6 +315,11 @@ int erofs_names_move(struct erofs_names *names, uint32_t name, uint32_t dir, con
 	char target[LIMIT_PATH_BYTES];
 	uint32_t to;
 
+	/* in the kernel's order */
+	if (!erofs_dir_is_there(names, dir))
+		return -ENOENT;
+	if (erofs_names_find(names, dir, text) != EROFS_NO_NAME)
+		return 1;
 	if (from.type == EROFS_DIRECTORY && is_below(names, dir, from.what))
 		return -EINVAL;
 	if (from.type == EROFS_SYMLINK)

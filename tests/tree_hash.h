@@ -58,9 +58,9 @@ static inline uint64_t tree_hash_file(uint64_t hash, const char *path, const cha
 	char target[4096];
 	ssize_t n;
 
-	/* nobody sees the time of a whiteout */
+	/* nobody sees the time of a whiteout, nor how many share an inode */
 	if (S_ISCHR(st->st_mode) && st->st_rdev == 0)
-		facts[4] = facts[5] = 0;
+		facts[4] = facts[5] = facts[6] = 0;
 	hash = tree_hash_bytes(hash, shown, strlen(shown) + 1);
 	hash = tree_hash_bytes(hash, facts, sizeof(facts));
 	/* a sparse file may be large beyond reading */

@@ -264,7 +264,7 @@ static void limits(void **state)
 	(void)state;
 	memset(longest, 'x', sizeof(longest));
 	longest[LIMIT_NAME_BYTES + 1] = 0;
-	assert_int_equal(erofs_names_add(&names, EROFS_ROOT_DIR, longest, EROFS_REGULAR, 1, NULL, &name), -ENAMETOOLONG);
+	assert_int_equal(erofs_names_add(&names, EROFS_ROOT_DIR, longest, EROFS_FIFO, 1, NULL, &name), -ENAMETOOLONG);
 	longest[LIMIT_NAME_BYTES] = 0;
 	add(EROFS_ROOT_DIR, longest, 1);
 	assert_true(names.limits.names == LIMIT_EROFS_NAMES && names.limits.dirs == LIMIT_EROFS_DIRS &&
@@ -288,7 +288,8 @@ static void limits(void **state)
 
 static void sets_of_attributes(void **state)
 {
-	static const struct tar_xattr a[] = {{"user.a", (const uint8_t *)"1\0002", 3}, {"user.b", (const uint8_t *)"", 0}};
+	static const struct tar_xattr a[] = {{"user.a", (const uint8_t *)"1\0002", 3},
+					     {"user.b", (const uint8_t *)"", 0}};
 	static uint8_t large[1u << 20];
 	struct erofs_xattr_sets sets = {.seed = 5};
 	struct tar_xattr got[LIMIT_XATTRS], many[LIMIT_XATTRS];
