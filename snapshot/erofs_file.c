@@ -211,6 +211,25 @@ static void join_chunks(struct erofs_chunks *chunks)
 	}
 }
 
+int erofs_chunks_write(struct erofs_image *image, struct erofs_record *record, const uint32_t *map, size_t count,
+		       unsigned bits, struct cpull_error *err)
+{
+	size_t map_bytes = count * sizeof(*map);
+	int rc = charge_holes(image, map_bytes, err);
+	bool inlined;
+
+	record->fixed += map_bytes;
+	if (!rc)
+		rc = erofs_record_place(image, record, 0, &inlined, err);
+	if (rc)
+		return rc;
+	image->has_chunks = true;
+	record->inode.format = htole16(EROFS_FORMAT(EROFS_CHUNK_BASED));
+	record->inode.data = htole32(bits);
+	rc = erofs_record_write(image, record, err);
+	return rc ? rc : erofs_spool_write(image->spool, record->at + record->fixed - map_bytes, map, map_bytes, err);
+}
+
 static int end_chunks(struct erofs_image *image, struct cpull_error *err)
 {
 	struct erofs_chunks *chunks = &image->chunks;
@@ -218,26 +237,15 @@ static int end_chunks(struct erofs_image *image, struct cpull_error *err)
 	bool inlined;
 
 	join_chunks(chunks);
+	if (chunks->count == 1 && chunks->map[0] != EROFS_HOLE) {
+		int rc = erofs_record_place(image, record, 0, &inlined, err);
 
-	bool flat = chunks->count == 1 && chunks->map[0] != EROFS_HOLE;
-	size_t map_bytes = flat ? 0 : chunks->count * sizeof(*chunks->map);
-	int rc = charge_holes(image, map_bytes, err);
-
-	record->fixed += map_bytes;
-	if (!rc)
-		rc = erofs_record_place(image, record, 0, &inlined, err);
-	if (rc)
-		return rc;
-	record->inode.data = htole32(flat ? chunks->map[0] : chunks->bits);
-	if (flat)
-		return erofs_record_write(image, record, err);
-	image->has_chunks = true;
-	record->inode.format = htole16(EROFS_FORMAT(EROFS_CHUNK_BASED));
+		record->inode.data = htole32(chunks->map[0]);
+		return rc ? rc : erofs_record_write(image, record, err);
+	}
 	for (size_t i = 0; i < chunks->count; i++)
 		chunks->map[i] = htole32(chunks->map[i]);
-	rc = erofs_record_write(image, record, err);
-	return rc ? rc : erofs_spool_write(image->spool, record->at + record->fixed - map_bytes, chunks->map,
-					   map_bytes, err);
+	return erofs_chunks_write(image, record, chunks->map, chunks->count, chunks->bits, err);
 }
 
 /* ---- the interface ---- */

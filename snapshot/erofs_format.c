@@ -4,9 +4,10 @@
  */
 #include "snapshot/erofs_format.h"
 
-#include <stdbool.h>
 #include <string.h>
 #include <sys/stat.h>
+
+#include "engine/base/util.h"
 
 #define CASTAGNOLI 0x82f63b78u /* reflected */
 
@@ -34,6 +35,12 @@ uint32_t erofs_checksum(const void *data, size_t len)
 			crc = crc >> 1 ^ (crc & 1 ? CASTAGNOLI : 0);
 	}
 	return crc;
+}
+
+void erofs_device_tag(const uint8_t uuid[16], char tag[EROFS_DEVICE_TAG_BYTES])
+{
+	memset(tag, 0, EROFS_DEVICE_TAG_BYTES);
+	hex_encode(uuid, 16, tag);
 }
 
 uint8_t erofs_type_of(uint32_t mode)

@@ -130,9 +130,22 @@ enum erofs_xattr_prefix {
 };
 
 #define EROFS_DEVICE_BYTES 128u
+#define EROFS_DEVICE_TAG_BYTES 64u
+
+/* Of the table of devices. The image's blocks and those of its devices have numbers out of one space: where a number
+ * is not one of the image's own, it is of the device whose numbers it lies among. */
+struct erofs_device_slot {
+	char tag[EROFS_DEVICE_TAG_BYTES]; /* zeros behind the text */
+	uint32_t blocks;
+	uint32_t first; /* the number of the device's block 0; 0: it has none */
+	uint8_t reserved[56];
+} __attribute__((packed));
+_Static_assert(sizeof(struct erofs_device_slot) == EROFS_DEVICE_BYTES, "struct erofs_device_slot");
 
 /* CRC-32C, not inverted at the end, as the superblock has it. */
 uint32_t erofs_checksum(const void *data, size_t len);
+/* What a device's slot says of the EROFS image that it is: its UUID in hexadecimal. */
+void erofs_device_tag(const uint8_t uuid[16], char tag[EROFS_DEVICE_TAG_BYTES]);
 /* The enum erofs_type of a file mode, 0 when it is none. */
 uint8_t erofs_type_of(uint32_t mode);
 /* Device numbers as on disk. */

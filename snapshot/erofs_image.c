@@ -3,7 +3,8 @@
  * The builder of EROFS images: inodes, what consists of one alone, and the image as a whole. Used by one layer's writer
  * on its thread; owns the stream of blocks and the spool of inodes.
  *
- * The file: block 0 with the superblock, data of files in their order, blocks of directories, the spool. A node number
+ * The file: block 0 with the superblock, the table of devices, data of files in their order, blocks of directories, the
+ * spool. A node number
  * is a place in the spool, in units of 32 bytes, so it is known before the spool's own place is.
  */
 #include "snapshot/erofs_image.h"
@@ -43,6 +44,8 @@ int erofs_image_new(const struct erofs_image_options *options, struct erofs_imag
 		rc = erofs_spool_new(options->spool_dirfd, &image->spool, err);
 	if (!rc)
 		rc = erofs_spool_place(image->spool, EROFS_ROOT_END, 0, &at, &inlined, err);
+	if (!rc && options->device_count)
+		rc = erofs_devices_begin(image, options, err);
 	if (rc) {
 		erofs_image_free(image);
 		return rc;
@@ -59,6 +62,7 @@ void erofs_image_free(struct erofs_image *image)
 	erofs_spool_free(image->spool);
 	erofs_chunks_free(&image->chunks);
 	bytes_free(&image->xattrs);
+	free(image->devices);
 	free(image);
 }
 
@@ -213,6 +217,10 @@ static int write_super(struct erofs_image *image, uint64_t root, uint64_t meta_b
 		.feature_incompat = htole32(image->has_chunks ? EROFS_INCOMPAT_CHUNKED_FILE : 0),
 	};
 
+	int rc = erofs_devices_end(image, blocks, &super, err);
+
+	if (rc)
+		return rc;
 	memcpy(super.uuid, image->uuid, sizeof(super.uuid));
 	memcpy(first + EROFS_SUPER_OFFSET, &super, sizeof(super));
 	super.checksum = htole32(erofs_checksum(first + EROFS_SUPER_OFFSET, sizeof(first) - EROFS_SUPER_OFFSET));

@@ -11,6 +11,12 @@
 #include "snapshot/erofs_blocks.h"
 #include "snapshot/erofs_xattrs.h"
 
+/* Another EROFS image, in which data of this one is. */
+struct erofs_device {
+	uint8_t uuid[16];
+	uint32_t blocks;
+};
+
 /* For one image, used by one thread. After an error only erofs_image_free() may follow. */
 struct erofs_image;
 
@@ -24,6 +30,8 @@ struct erofs_image_options {
 	erofs_written_fn written; /* or NULL */
 	void *payload;
 	uint64_t max_hole_bytes; /* 0: LIMIT_EROFS_HOLE_BYTES */
+	const struct erofs_device *devices; /* not needed behind erofs_image_new() */
+	size_t device_count;
 };
 
 struct erofs_image_result {
@@ -48,6 +56,23 @@ MUST_CHECK int erofs_image_file_begin(struct erofs_image *image, const struct er
 /* Nothing of it is needed after the call. */
 MUST_CHECK int erofs_image_file_data(struct erofs_image *image, const struct tar_data *data, struct cpull_error *err);
 MUST_CHECK int erofs_image_file_end(struct erofs_image *image, uint64_t *nid, struct cpull_error *err);
+
+/* Where the blocks of a file are. */
+struct erofs_elsewhere {
+	size_t device; /* which of erofs_image_options.devices */
+	uint64_t size;
+	/* all of them in a row … */
+	uint32_t block;   /* the first */
+	const void *tail; /* the last size % EROFS_BLOCK_BYTES bytes, or NULL: they are in a block like all others */
+	/* … or, where there is a map, chunks of 1 << bits blocks */
+	uint32_t *map; /* the first block of each, or EROFS_HOLE; not to be read any more behind the call */
+	size_t chunks;
+	unsigned bits;
+};
+
+/* A regular file whose blocks are on a device. It has some: what is only a tail is a file like others. */
+MUST_CHECK int erofs_image_file_elsewhere(struct erofs_image *image, const struct erofs_attributes *attributes,
+					  const struct erofs_elsewhere *where, uint64_t *nid, struct cpull_error *err);
 
 MUST_CHECK int erofs_image_symlink(struct erofs_image *image, const struct erofs_attributes *attributes,
 				   const char *target, uint64_t *nid, struct cpull_error *err);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * What the parts of the EROFS builder share: erofs_image.c (inodes, the image), erofs_file.c (regular files),
- * erofs_dir.c.
+ * erofs_elsewhere.c (those whose data is on devices), erofs_dir.c.
  */
 #ifndef SNAPSHOT_EROFS_IMAGE_INTERNAL_H
 #define SNAPSHOT_EROFS_IMAGE_INTERNAL_H
@@ -35,6 +35,12 @@ struct erofs_file {
 	struct erofs_record record;
 };
 
+/* A device's blocks have numbers from `first` on, behind those of the image and of the devices before it. */
+struct erofs_range {
+	uint32_t first;
+	uint32_t blocks;
+};
+
 struct erofs_image {
 	struct erofs_blocks *blocks;
 	struct erofs_spool *spool;
@@ -48,6 +54,8 @@ struct erofs_image {
 	uint64_t max_hole_bytes;
 	struct erofs_file file;
 	struct erofs_chunks chunks;
+	struct erofs_range *devices;
+	size_t device_count;
 };
 
 /* The root's place at the start of the spool, so that its number fits the superblock's 16 bits. The number is the inode
@@ -72,5 +80,16 @@ static inline uint64_t erofs_record_nid(const struct erofs_record *record)
 MUST_CHECK int erofs_file_whole(struct erofs_image *image, const struct erofs_attributes *attributes,
 				const struct tar_data *data, uint64_t *nid, struct cpull_error *err);
 void erofs_chunks_free(struct erofs_chunks *chunks);
+/* Gives a record a map of chunks (numbers as on disk), a place, and writes both. */
+MUST_CHECK int erofs_chunks_write(struct erofs_image *image, struct erofs_record *record, const uint32_t *map,
+				  size_t count, unsigned bits, struct cpull_error *err);
+
+/* Gives the devices their numbers and writes their table to the stream, which is at its start. */
+MUST_CHECK int erofs_devices_begin(struct erofs_image *image, const struct erofs_image_options *options,
+				   struct cpull_error *err);
+/* What the superblock says of them, and the last word on whether the image, now that its size is known, is before
+ * their numbers. */
+MUST_CHECK int erofs_devices_end(const struct erofs_image *image, uint64_t blocks, struct erofs_super *super,
+				 struct cpull_error *err);
 
 #endif

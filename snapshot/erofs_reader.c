@@ -163,6 +163,7 @@ static int take_super(struct erofs_reader *r, uint64_t file_bytes, struct cpull_
 	r->meta_at = (uint64_t)le32toh(super.meta_block) * EROFS_BLOCK_BYTES;
 	r->xattr_at = (uint64_t)le32toh(super.xattr_block) * EROFS_BLOCK_BYTES;
 	r->epoch = (struct timespec){(time_t)le64toh(super.epoch), (long)le32toh(super.epoch_nsec)};
+	r->has_devices = le32toh(super.feature_incompat) & EROFS_INCOMPAT_DEVICE_TABLE && super.extra_devices;
 	memcpy(r->uuid, super.uuid, sizeof(r->uuid));
 	if (!r->bytes || r->bytes > file_bytes || r->meta_at >= r->bytes || r->xattr_at >= r->bytes)
 		return error_set(err, CPULL_ERR_STORAGE,
@@ -259,6 +260,12 @@ static int take_inode(struct erofs_reader *r, uint64_t nid, uint64_t at, struct 
 	return (int)sizeof(small);
 }
 
+/* Blocks of another device, whose end is not known. */
+static bool is_elsewhere(const struct erofs_reader *r, uint64_t at)
+{
+	return r->has_devices && at >= r->bytes;
+}
+
 /* A file's last blocks cannot be known to be its own, but they are blocks of this image. */
 static int check_flat(const struct erofs_reader *r, struct erofs_node *node, struct cpull_error *err)
 {
@@ -274,7 +281,10 @@ static int check_flat(const struct erofs_reader *r, struct erofs_node *node, str
 		if (node->behind % EROFS_BLOCK_BYTES + tail > EROFS_BLOCK_BYTES || !erofs_inside(r, node->behind, tail))
 			return erofs_damaged(err, node->nid, "its last bytes are not in the inode's block");
 	}
-	if (whole && !erofs_inside(r, (uint64_t)node->data * EROFS_BLOCK_BYTES, whole))
+
+	uint64_t at = (uint64_t)node->data * EROFS_BLOCK_BYTES;
+
+	if (whole && !erofs_inside(r, at, whole) && !is_elsewhere(r, at))
 		return erofs_damaged(err, node->nid, "its data is not inside of the image");
 	return 0;
 }
@@ -385,6 +395,11 @@ int erofs_reader_node(struct erofs_reader *reader, uint64_t nid, struct erofs_no
 
 /* ---- data ---- */
 
+static int on_another_device(const struct erofs_node *node, struct cpull_error *err)
+{
+	return erofs_unsupported(err, node->nid, "its data is on another device");
+}
+
 /* One entry of a map, decoded: the block, or EROFS_HOLE. */
 static int take_chunk(const struct erofs_node *node, const uint8_t *entry, uint32_t *block, struct cpull_error *err)
 {
@@ -400,7 +415,7 @@ static int take_chunk(const struct erofs_node *node, const uint8_t *entry, uint3
 	if (*block == EROFS_HOLE)
 		return 0;
 	if (index.device)
-		return erofs_unsupported(err, node->nid, "its data is on another device");
+		return on_another_device(node, err);
 	if (index.block_high)
 		return erofs_unsupported(err, node->nid, "its block numbers have more than 32 bits");
 	return 0;
@@ -436,6 +451,8 @@ static int map_chunks(struct erofs_reader *r, const struct erofs_node *node, uin
 	out->place = step ? EROFS_IN_BLOCKS : EROFS_IN_HOLE;
 	out->at = step ? (uint64_t)block * EROFS_BLOCK_BYTES + offset % chunk : 0;
 	out->bytes = end - offset;
+	if (step && is_elsewhere(r, out->at))
+		return on_another_device(node, err);
 	if (step && !erofs_inside(r, out->at, out->bytes))
 		return erofs_damaged(err, node->nid, "a chunk is not inside of the image");
 	return 0;
@@ -452,12 +469,13 @@ int erofs_reader_map(struct erofs_reader *reader, const struct erofs_node *node,
 
 	if (node->layout == EROFS_FLAT_INLINE)
 		whole = (node->size - 1) / EROFS_BLOCK_BYTES * EROFS_BLOCK_BYTES;
-	if (offset < whole)
-		*out = (struct erofs_extent){EROFS_IN_BLOCKS, whole - offset,
-					     (uint64_t)node->data * EROFS_BLOCK_BYTES + offset};
-	else
+	if (offset >= whole) {
 		*out = (struct erofs_extent){EROFS_IN_TAIL, node->size - offset, node->behind + (offset - whole)};
-	return 0;
+		return 0;
+	}
+	*out = (struct erofs_extent){EROFS_IN_BLOCKS, whole - offset,
+				     (uint64_t)node->data * EROFS_BLOCK_BYTES + offset};
+	return is_elsewhere(reader, out->at) ? on_another_device(node, err) : 0;
 }
 
 /* Tails are next to their inodes, which are in the cache; blocks of data would only push those out. */

@@ -24,6 +24,7 @@ struct erofs_reader {
 	uint64_t xattr_at; /* of the shared attributes */
 	struct timespec epoch;
 	uint8_t uuid[16];
+	bool has_devices; /* which have blocks with numbers behind those of the image */
 	struct erofs_node root;
 	uint64_t clock;
 	struct erofs_cached_block cache[EROFS_CACHE_BLOCKS];

@@ -126,6 +126,14 @@ static int take_end(struct erofs_spool *spool, uint64_t at, size_t len, struct c
 	return 0;
 }
 
+/* So that what follows the record is the first in its block, or nearly. */
+static uint64_t later_place(uint64_t end, size_t fixed)
+{
+	uint64_t cut = (end + fixed) / EROFS_BLOCK_BYTES * EROFS_BLOCK_BYTES + EROFS_BLOCK_BYTES;
+
+	return slot_up(cut - fixed);
+}
+
 int erofs_spool_place(struct erofs_spool *spool, size_t fixed, size_t tail, uint64_t *at, bool *inlined,
 		      struct cpull_error *err)
 {
@@ -139,9 +147,7 @@ int erofs_spool_place(struct erofs_spool *spool, size_t fixed, size_t tail, uint
 	*at = end;
 	*inlined = erofs_spool_inlines(end, fixed, tail);
 	if (tail && !*inlined) {
-		/* so that the tail is the first in its block, or nearly */
-		uint64_t cut = (end + fixed) / EROFS_BLOCK_BYTES * EROFS_BLOCK_BYTES + EROFS_BLOCK_BYTES;
-		uint64_t later = slot_up(cut - fixed);
+		uint64_t later = later_place(end, fixed);
 
 		/* what a block of its own would waste is the measure */
 		if (later - end <= EROFS_BLOCK_BYTES - tail && erofs_spool_inlines(later, fixed, tail)) {
@@ -151,6 +157,23 @@ int erofs_spool_place(struct erofs_spool *spool, size_t fixed, size_t tail, uint
 		}
 	}
 	return take_end(spool, *at, fixed + (*inlined ? tail : 0), err);
+}
+
+int erofs_spool_place_inlined(struct erofs_spool *spool, size_t fixed, size_t tail, uint64_t *at,
+			      struct cpull_error *err)
+{
+	uint64_t end = spool->end;
+
+	assert(tail && tail < EROFS_BLOCK_BYTES);
+	if (take_gap(spool, fixed + tail, at))
+		return 0;
+	*at = erofs_spool_inlines(end, fixed, tail) ? end : later_place(end, fixed);
+	if (!erofs_spool_inlines(*at, fixed, tail))
+		return error_set(err, CPULL_ERR_UNSUPPORTED, "the last %zu bytes of a file have no room behind its "
+				 "extended attributes; pull it with --snapshot overlay", tail);
+	if (*at > end)
+		add_gap(spool, end, (size_t)(*at - end));
+	return take_end(spool, *at, fixed + tail, err);
 }
 
 /* ---- bytes ---- */

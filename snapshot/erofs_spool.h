@@ -22,6 +22,10 @@ void erofs_spool_free(struct erofs_spool *spool);
  * *at is where, and what is there reads as zeros. */
 MUST_CHECK int erofs_spool_place(struct erofs_spool *spool, size_t fixed, size_t tail, uint64_t *at, bool *inlined,
 				 struct cpull_error *err);
+/* The same for a tail that has no other place than behind its record: as much room as it takes is left before. The two
+ * share a block where fixed % EROFS_SLOT_BYTES + tail is not more than one has; else CPULL_ERR_UNSUPPORTED. */
+MUST_CHECK int erofs_spool_place_inlined(struct erofs_spool *spool, size_t fixed, size_t tail, uint64_t *at,
+					 struct cpull_error *err);
 /* Would a tail behind a record of `fixed` bytes at `at` share a block? What erofs_spool_place() said of it is told
  * from its place. */
 bool erofs_spool_inlines(uint64_t at, size_t fixed, size_t tail);
