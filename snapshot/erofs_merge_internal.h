@@ -8,8 +8,9 @@
 #include "snapshot/erofs_merge.h"
 #include "snapshot/map.h"
 
-/* What a layer has not given yet. All that is taken from an image lies in different places of it, so that more than it
- * is long is a sign of inodes and names that lie on each other: a small image must not make a large one. */
+/* What a layer has not given yet. All that is taken from an image lies in different places of it, but for shared
+ * attributes: more than it is long is a sign of inodes and names that lie on each other, and a small image must not make
+ * a large one. */
 struct erofs_budget {
 	uint64_t entries;
 	uint64_t bytes;
@@ -19,6 +20,7 @@ struct erofs_budget {
 struct erofs_merge_xattrs {
 	struct tar_xattr list[LIMIT_XATTRS];
 	struct bytes text; /* their names and values */
+	size_t shared_bytes; /* of those that other inodes may have, too */
 };
 
 struct erofs_merge {

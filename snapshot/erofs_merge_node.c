@@ -74,6 +74,12 @@ static int add_xattr(struct erofs_merge_xattrs *all, struct erofs_reader *reader
 	return rc ? error_nomem(err) : erofs_reader_xattr_value(reader, x, all->text.data + at, err);
 }
 
+/* It is not the inode's own. */
+static bool is_shared(const struct erofs_node *node, const struct erofs_xattrs *x)
+{
+	return x->value_at < node->xattr_at || x->value_at > node->xattr_at + node->xattr_bytes;
+}
+
 static int take_xattrs(struct erofs_merge_xattrs *all, struct erofs_reader *reader, const struct erofs_node *node,
 		       size_t *count, struct cpull_error *err)
 {
@@ -82,6 +88,7 @@ static int take_xattrs(struct erofs_merge_xattrs *all, struct erofs_reader *read
 	int rc;
 
 	all->text.len = 0;
+	all->shared_bytes = 0;
 	*count = 0;
 	erofs_reader_xattrs(node, &x);
 	while ((rc = erofs_reader_xattr_next(reader, &x, err)) > 0) {
@@ -94,6 +101,8 @@ static int take_xattrs(struct erofs_merge_xattrs *all, struct erofs_reader *read
 		if (rc)
 			return rc;
 		all->list[(*count)++].len = x.value_len;
+		if (is_shared(node, &x))
+			all->shared_bytes += x.name_len + x.value_len;
 	}
 	for (size_t i = 0; i < *count; i++) {
 		struct tar_xattr *xattr = &all->list[i];
@@ -113,7 +122,10 @@ int erofs_merge_attributes(struct erofs_merge *merge, size_t layer, const struct
 					 .xattrs = merge->xattrs.list};
 	if (!node->xattr_bytes)
 		return 0;
-	return take_xattrs(&merge->xattrs, reader_of(merge, layer), node, &out->xattr_count, err);
+
+	int rc = take_xattrs(&merge->xattrs, reader_of(merge, layer), node, &out->xattr_count, err);
+
+	return rc ? rc : erofs_merge_charge(merge, layer, merge->xattrs.shared_bytes, err);
 }
 
 /* ---- data ---- */

@@ -3,21 +3,16 @@
  * The EROFS reader on anything: everything that can be reached from the root, with a budget. The oracles: a name that
  * a whole listing has is found by a lookup, data read in one piece is the same as in small ones and as by the map,
  * attributes come by name as in the list.
- *
- * An image is mostly zeros, so that an input is a flag byte and then, until its end: how many zeros, how many bytes
- * follow (two bytes each, little-endian), and those. With the flag's bit 0 the superblock's checksum is set right.
  */
-#include <endian.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 
-#include "engine/base/util.h"
+#include "packed_image.h"
 #include "snapshot/erofs_reader.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len);
 
-#define MAX_IMAGE (128u << 10)
 #define MAX_NODES 64u
 #define MAX_NAMES 2048u /* of all directories */
 #define MAX_READ (64u << 10)
@@ -29,29 +24,6 @@ struct walk {
 	size_t names;
 	uint8_t whole[MAX_READ], pieces[MAX_READ];
 };
-
-static size_t unpack(const uint8_t *data, size_t len, uint8_t *image)
-{
-	size_t out = 0;
-
-	for (size_t at = 1; at + 4 <= len;) {
-		size_t zeros = data[at] | (size_t)data[at + 1] << 8, bytes = data[at + 2] | (size_t)data[at + 3] << 8;
-
-		at += 4;
-		out += MIN(zeros, MAX_IMAGE - out);
-		bytes = MIN(MIN(bytes, len - at), MAX_IMAGE - out);
-		memcpy(image + out, data + at, bytes);
-		out += bytes;
-		at += bytes;
-	}
-	if (out >= EROFS_BLOCK_BYTES && data[0] & 1) {
-		struct erofs_super *super = (struct erofs_super *)(image + EROFS_SUPER_OFFSET);
-
-		super->checksum = 0;
-		super->checksum = htole32(erofs_checksum(super, EROFS_BLOCK_BYTES - EROFS_SUPER_OFFSET));
-	}
-	return out;
-}
 
 static void check(bool good)
 {
@@ -181,7 +153,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 	if (!len)
 		return 0;
 
-	size_t bytes = unpack(data, len, image);
+	size_t bytes = unpack_image(data, len, image);
 
 	check(pwrite(fd, image, bytes, 0) == (ssize_t)bytes);
 	if (erofs_reader_open(fd, &w->reader, &err)) {
