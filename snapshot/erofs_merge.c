@@ -15,9 +15,9 @@
 
 #include "engine/base/error.h"
 #include "snapshot/erofs_merge_internal.h"
+#include "snapshot/overlay_marks.h"
 
 #define FIRST_CAP 64u
-#define MARK "trusted.overlay.opaque"
 
 /* A name of a directory on the way. */
 struct erofs_item {
@@ -77,6 +77,12 @@ static int push_item(struct erofs_merge *m, struct erofs_item item, const char *
 	return 0;
 }
 
+/* Which layer it is that an error speaks of. */
+static int in_layer(const struct erofs_merge *m, size_t layer, int rc, struct cpull_error *err)
+{
+	return rc < 0 ? error_wrap(err, "layer %s", m->options->layers[layer].name) : rc;
+}
+
 /* ---- names ---- */
 
 /* All of a layer's directory, behind the items that are there. */
@@ -123,28 +129,34 @@ static int by_name_and_layer(const void *a, const void *b, void *merge)
 
 /* ---- what is hidden ---- */
 
-/* 1, 0 or an error, as below. */
+/* 1, 0 or an error, as below. The builder makes no others than these devices. */
 static int is_whiteout(struct erofs_merge *m, const struct erofs_item *item, struct cpull_error *err)
 {
 	struct erofs_node node;
-	int rc = item->type == EROFS_CHAR ? erofs_merge_node(m, item->layer, item->nid, EROFS_CHAR, &node, err) : 1;
 
-	return rc < 0 ? rc : !rc && !node.rdev;
+	if (item->type != EROFS_CHAR)
+		return 0;
+
+	int rc = erofs_merge_node(m, item->layer, item->nid, EROFS_CHAR, &node, err);
+
+	return rc ? in_layer(m, item->layer, rc, err) : !node.rdev;
 }
 
 static int is_opaque(struct erofs_merge *m, const struct erofs_item *item, struct cpull_error *err)
 {
-	struct erofs_reader *reader = m->options->layers[item->layer].image;
+	struct cpull_error why = {0};
 	struct erofs_node node;
 	char value = 0;
 	size_t len = 0;
-	int rc = erofs_merge_node(m, item->layer, item->nid, EROFS_DIRECTORY, &node, err);
+	int rc = erofs_merge_node(m, item->layer, item->nid, EROFS_DIRECTORY, &node, &why);
 
-	if (rc || !node.xattr_bytes)
-		return rc;
-	rc = erofs_reader_xattr_get(reader, &node, MARK, &value, 1, &len, err);
+	if (!rc && node.xattr_bytes)
+		rc = erofs_reader_xattr_get(m->options->layers[item->layer].image, &node, OVERLAY_TRUSTED_OPAQUE,
+					    &value, 1, &len, &why);
 	/* another value, however long, is no mark */
-	return rc == CPULL_ERR_LIMIT ? 0 : rc < 0 ? rc : rc && len == 1 && value == 'y';
+	if (rc >= 0 || rc == CPULL_ERR_LIMIT)
+		return rc > 0 && len == 1 && value == 'y';
+	return in_layer(m, item->layer, error_copy(err, &why), err);
 }
 
 /* Of items[i…end), which have one name: appends to items[0…*out) what is shown, and behind a directory those that
@@ -230,10 +242,10 @@ static int list_all(struct erofs_merge *m, size_t at, struct cpull_error *err)
 		last++;
 	for (size_t i = at; i < last; i++) {
 		struct erofs_item source = m->items[i];
-		int rc = list_dir(m, source.layer, source.nid, err);
+		int rc = in_layer(m, source.layer, list_dir(m, source.layer, source.nid, err), err);
 
 		if (rc)
-			return error_wrap(err, "layer %s", m->options->layers[source.layer].name);
+			return rc;
 	}
 	if (last - at > 1)
 		qsort_r(m->items + first, m->item_count - first, sizeof(*m->items), by_name_and_layer, m);
@@ -248,18 +260,16 @@ static int place(struct erofs_merge *m, struct cpull_error *err)
 
 	if (!rc)
 		rc = erofs_image_dir_place(m->image, &dir, &top(m)->nid, err);
-	if (rc)
-		return error_wrap(err, "layer %s", m->options->layers[top(m)->layer].name);
-	for (size_t i = top(m)->first; i < m->item_count; i++) {
+	rc = in_layer(m, top(m)->layer, rc, err);
+	for (size_t i = top(m)->first; !rc && i < m->item_count; i++) {
 		struct erofs_item *item = &m->items[i];
 
 		if (!item->type || item->type == EROFS_DIRECTORY)
 			continue;
 		rc = erofs_merge_copy(m, item->layer, (enum erofs_type)item->type, &item->nid, err);
-		if (rc)
-			return error_wrap(err, "layer %s", m->options->layers[item->layer].name);
+		rc = in_layer(m, item->layer, rc, err);
 	}
-	return 0;
+	return rc;
 }
 
 /* Goes into the directory that an item of the one above is. */
@@ -292,7 +302,7 @@ static int leave(struct erofs_merge *m, struct cpull_error *err)
 	if (!rc)
 		rc = erofs_image_dir_write(m->image, top(m)->nid, &dir, err);
 	if (rc)
-		return error_wrap(err, "layer %s", m->options->layers[top(m)->layer].name);
+		return in_layer(m, top(m)->layer, rc, err);
 	m->item_count = top(m)->first;
 	m->names.len = top(m)->names;
 	m->depth--;
@@ -340,8 +350,6 @@ static int push_roots(struct erofs_merge *m, struct cpull_error *err)
 		rc = push_item(m, item, "", err);
 		if (!rc)
 			rc = is_opaque(m, &item, err);
-		if (rc < 0)
-			return error_wrap(err, "layer %s", m->options->layers[i].name);
 	}
 	return MIN(rc, 0);
 }

@@ -12,6 +12,7 @@
 
 #include "engine/base/error.h"
 #include "snapshot/erofs_merge_internal.h"
+#include "snapshot/overlay_marks.h"
 
 /* The least that an inode takes on disk: a compact one. */
 #define INODE_BYTES 32u
@@ -52,7 +53,7 @@ int erofs_merge_node(struct erofs_merge *merge, size_t layer, uint64_t nid, enum
 /* The merged image has nothing to hide. */
 static bool is_mark(const char *name)
 {
-	return strcmp(name, "trusted.overlay.opaque") == 0;
+	return strcmp(name, OVERLAY_TRUSTED_OPAQUE) == 0;
 }
 
 /* Name and value behind those that are there. */
