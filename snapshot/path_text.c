@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The text of a path that is walked by hand. Called by the walks (in a root directory, in names in memory, in a stack of
- * layers) on their threads; owns nothing beyond the struct.
+ * The text of a path that is walked by hand. Called by the walks (in a root directory, in names in memory, in a stack
+ * of layers) on their threads; owns nothing beyond the struct.
  */
 #include "snapshot/path_text.h"
 
