@@ -242,7 +242,7 @@ __attribute__((unused)) static void image_name(const char *dir, char out[128])
 	assert_true(snprintf(out, 128, "%s.erofs", dir) < 128);
 }
 
-__attribute__((unused)) static void mount_layer(const char *dir)
+__attribute__((unused)) static void mount_written(const char *dir)
 {
 	char image[128], cwd[2048], from[2300], to[2300];
 	const struct erofs_mount mount = {.image = from, .target = to};
@@ -375,7 +375,7 @@ __attribute__((unused)) static struct outcome write_layer(const char *dir, struc
 	close(place.dirfd);
 	log_destroy(&log);
 	if (fixture_images && !out.code)
-		mount_layer(dir);
+		mount_written(dir);
 	return out;
 }
 

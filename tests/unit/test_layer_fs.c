@@ -447,7 +447,7 @@ static void end_twins(struct twins *t)
 	}
 	close(t->dirfd);
 	end_image(&t->image);
-	mount_layer("image");
+	mount_written("image");
 	if (tree_hash("dir") != tree_hash("image")) {
 		(void)!system("for d in dir image; do (cd $d && find . -printf '%P %y%m %U:%G %T@ %n %l\n' "
 			      "-exec getfattr -hd -m - '{}' ';' | sort -s) >$d.txt; done; diff dir.txt image.txt >&2");
