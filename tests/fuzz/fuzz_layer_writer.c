@@ -118,7 +118,7 @@ static struct layer_fs *open_dir_fs(const char *name, bool helper, struct log *l
 {
 	struct dir_fs_options options = {.io = CPULL_IO_SYNC, .log = log,
 					 .helper = helper ? FILE_HELPER_FIRST : FILE_HELPER_NEVER};
-	struct layer_fs *fs;
+	struct layer_fs *fs = NULL;
 
 	check(mkdirat(place.fd, name, 0700) == 0);
 	*fd = options.dirfd = fs_open_dir(place.fd, name);
@@ -130,7 +130,7 @@ static struct layer_fs *open_erofs_fs(const char *name, struct log *log, int *fd
 {
 	struct erofs_image_options options = {.spool_dirfd = place.fd, .uuid = {1}, .io = CPULL_IO_SYNC, .log = log,
 					      .max_hole_bytes = HOLE_BYTES};
-	struct layer_fs *fs;
+	struct layer_fs *fs = NULL;
 
 	*fd = options.fd = openat(place.fd, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
 	check(options.fd >= 0 && erofs_fs_new(&options, &fs, NULL) == 0);
@@ -241,7 +241,7 @@ static bool blames_layer(int code)
 static void write_image(const uint8_t *data, size_t len, const uint8_t *cuts, int as_dir)
 {
 	struct cpull_error err = {0};
-	struct erofs_reader *reader;
+	struct erofs_reader *reader = NULL;
 	struct log log;
 	int fd;
 
