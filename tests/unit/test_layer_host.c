@@ -204,7 +204,8 @@ static void beyond_the_file_size_limit(void **state)
 {
 	const enum cpull_io io = *(enum cpull_io *)*state;
 	const struct rlimit limit = {1u << 20, 1u << 20};
-	size_t len = (3u << 20) + 1000;
+	/* an image is more than what is in it */
+	size_t len = (3u << 20) + 1000, fits = fixture_images ? 1000000 : 1u << 20;
 	char *data = calloc(1, len);
 	struct bytes t = {0};
 	sigset_t set;
@@ -214,14 +215,18 @@ static void beyond_the_file_size_limit(void **state)
 	sigaddset(&set, SIGXFSZ);
 	assert_int_equal(pthread_sigmask(SIG_BLOCK, &set, NULL), 0);
 	assert_int_equal(setrlimit(RLIMIT_FSIZE, &limit), 0);
-	ADD(&t, .name = "fits", .data = data, .len = 1u << 20);
+	ADD(&t, .name = "fits", .data = data, .len = fits);
 	ADD(&t, .name = "too/large", .data = data, .len = len);
 	/* the chunks do not end at the limit: the last write is cut short */
 	struct outcome out = WRITE_FAILS("l", &t, CPULL_ERR_STORAGE, .io = io, .chunk_bytes = 300000);
 
 	assert_int_equal(out.err.sys_errno, EFBIG);
 	assert_non_null(strstr(out.err.message, "too/large"));
-	assert_int_equal(stat_of("l/fits").st_size, 1 << 20);
+	if (fixture_images) {
+		free(data);
+		return; /* where a hole takes no room */
+	}
+	assert_int_equal(stat_of("l/fits").st_size, fits);
 
 	/* a hole at the end is no way round it */
 	struct bytes r = {0};
@@ -244,7 +249,7 @@ static void file_size_limit(void **state)
 	(void)state;
 	for (size_t i = 0; i < ARRAY_LEN(ios) - !has_uring(); i++) {
 		in_child(beyond_the_file_size_limit, &ios[i]);
-		assert_int_equal(system("rm -rf l s"), 0);
+		assert_int_equal(system("rm -rf l s l.erofs"), 0);
 	}
 }
 
@@ -589,7 +594,11 @@ static uint64_t written_in_order(const struct item *items, const unsigned *order
 	for (size_t i = 0; i < count; i++)
 		tar_item(&t, items[order[i]]);
 	WRITE_OK(name, &t, .tie = true, .lowers = lowers, .lower_count = 1);
-	return tree_hash(name);
+
+	uint64_t hash = tree_hash(name);
+
+	discard_layer(name);
+	return hash;
 }
 
 /* One tree for all orders of what the specification lets come in any. */
@@ -636,7 +645,7 @@ static void entries_in_any_order(void **state)
 	ADD_SYMLINK(&t, "bin", "usr/bin");
 	WRITE_OK("low", &t, .tie = true);
 
-	struct lower_layer low = {.dirfd = open("low", O_RDONLY | O_DIRECTORY | O_CLOEXEC)};
+	struct lower low = open_lower("low");
 	uint64_t want = 0;
 
 	for (unsigned round = 0; round < 300; round++) {
@@ -655,7 +664,7 @@ static void entries_in_any_order(void **state)
 		}
 		snprintf(name, sizeof(name), "l%u", round);
 
-		uint64_t got = written_in_order(items, order, ARRAY_LEN(items), name, &low);
+		uint64_t got = written_in_order(items, order, ARRAY_LEN(items), name, &low.layer);
 
 		if (round == 0)
 			want = got;
@@ -663,7 +672,7 @@ static void entries_in_any_order(void **state)
 			print_error("round %u differs\n", round);
 		assert_true(got == want);
 	}
-	close(low.dirfd);
+	close_lower(&low);
 }
 
 #define T(f) cmocka_unit_test_setup(f, fresh)
@@ -684,6 +693,13 @@ int main(void)
 		return 1;
 
 	int failed = cmocka_run_group_tests_name("layer_writer on odd hosts", tests, NULL, NULL);
+	const struct CMUnitTest images[] = {T(few_descriptors_are_enough), T(no_space_is_said_so), T(file_size_limit),
+					    T(entries_in_any_order)};
+
+	fixture_images = true;
+	failed += cmocka_run_group_tests_name("layers as images on odd hosts", images, NULL, NULL);
+	fixture_images = false;
+
 	const struct CMUnitTest walking[] = {T(directories_swapped_for_links), T(the_cache_gives_way)};
 
 	if (refuse_syscall(SYS_openat2, EPERM))
