@@ -11,9 +11,6 @@
 #include "snapshot/erofs_fs_internal.h"
 #include "snapshot/path_text.h"
 
-/* As in resolve.c. */
-#define WALK_STEPS 16384u
-
 /* ---- paths ---- */
 
 struct walk {
@@ -95,7 +92,7 @@ static int run(struct walk *walk, resolve_missing_fn missing, void *payload)
 	int rc;
 
 	while ((rc = path_text_next(&walk->todo, text)) > 0) {
-		if (++walk->steps > WALK_STEPS)
+		if (++walk->steps > PATH_TEXT_STEPS)
 			return -ELOOP;
 		if (strcmp(text, "..") == 0) {
 			go_up(walk);

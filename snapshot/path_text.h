@@ -11,6 +11,9 @@
 
 /* A link's target and the rest behind it. */
 #define PATH_TEXT_BYTES (2 * LIMIT_PATH_BYTES)
+/* Component steps of one walk. A path and 40 links have at most as many good ones; "a/../a/../…" through deep
+ * directories would otherwise buy an attacker hours. */
+#define PATH_TEXT_STEPS 16384u
 
 struct path_text {
 	char text[2][PATH_TEXT_BYTES]; /* what is left to walk, and room to make the next one */

@@ -18,9 +18,6 @@
 
 #define STEP_FLAGS (O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)
 #define EAGAIN_TRIES 16
-/* Component steps of one walk. A path and 40 links have at most as many good ones; "a/../a/../…" through deep
- * directories would otherwise buy an attacker hours. */
-#define WALK_STEPS 16384u
 
 /* The descriptor, -errno, or -ENOSYS when the caller has to do without. */
 static int open2(struct resolve_root *root, const char *path, int flags, uint64_t resolve)
@@ -63,7 +60,7 @@ static void leave(struct walk *walk, int fd)
 
 static int step_limit(struct walk *walk)
 {
-	return ++walk->steps > WALK_STEPS ? -ELOOP : 0;
+	return ++walk->steps > PATH_TEXT_STEPS ? -ELOOP : 0;
 }
 
 /* Component by component from the root, no symlink followed. */
