@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * coco_pull.h — the one public header of libcocopull: pull, verify, decrypt and unpack a container
- * image into an overlay snapshot, and mount it.
+ * image into layers for an overlay, directories or EROFS images, and mount it.
  *
  * Conventions that hold for every function here
  *  - It returns 0 (CPULL_OK) or a negative CPULL_ERR_* code, and fills *err when err is not NULL.
@@ -164,6 +164,13 @@ struct cpull_progress {
  * about ten times a second per layer. It must not call back into the library except cpull_pull_cancel(). */
 typedef void (*cpull_progress_fn)(const struct cpull_progress *progress, void *payload);
 
+/* What a layer is unpacked into. */
+enum cpull_snapshot {
+	CPULL_SNAPSHOT_OVERLAY = 0, /* a directory, which anybody can put into the lowerdir of an overlay */
+	CPULL_SNAPSHOT_EROFS = 1,   /* one file, an EROFS image; cpull_mount() mounts each and an overlay of them all */
+	CPULL_SNAPSHOT_AUTO = 2,    /* EROFS where this kernel could mount it from the store, else directories */
+};
+
 struct cpull_pull_options {
 	size_t size;                       /* sizeof(struct cpull_pull_options) */
 	const char *image;                 /* "host[:port]/repo[:tag][@digest]" or "oci:DIR[:REF]" */
@@ -181,8 +188,11 @@ struct cpull_pull_options {
 	void *progress_payload;
 	uint32_t connections;              /* for one large blob, if that is faster: 1 to 16, default 8; 1 means that no
 					    * blob is ever asked for in ranges unless a connection breaks */
-	uint32_t reserved_half;            /* must be zero */
-	uint64_t reserved[7];              /* must be zero */
+	enum cpull_snapshot snapshot;
+	bool verity;                       /* each EROFS image gets a dm-verity hash tree, by which it can be checked
+					    * whenever it is read; not with CPULL_SNAPSHOT_OVERLAY */
+	uint8_t reserved_bytes[7];         /* must be zero */
+	uint64_t reserved[6];              /* must be zero */
 };
 
 struct cpull_layer {
@@ -192,7 +202,17 @@ struct cpull_layer {
 	uint64_t size;  /* blob bytes */
 	bool encrypted;
 	bool reused;    /* it was in the store already */
-	const char *path; /* the directory that goes into lowerdir, absolute */
+	const char *path; /* absolute; the directory that goes into lowerdir, or the file of an EROFS image */
+};
+
+/* What there is to say of a layer that is an EROFS image. The hash tree has format 1 of dm-verity, SHA-256, blocks of
+ * 4096 bytes for data and hashes, and no salt; its superblock, as veritysetup(8) has it, is behind the data, the tree
+ * behind that. */
+struct cpull_erofs_layer {
+	uint64_t file_bytes;   /* the file: image, and hash tree where there is one */
+	uint64_t data_blocks;  /* the image, in blocks of 4096 bytes; behind it is the superblock */
+	const char *root_hash; /* of the hash tree, 64 hex digits; NULL without a tree */
+	uint64_t reserved[5];
 };
 
 /* Where the time of one pull went, summed over its layers. A stage waits on input while nothing is there
@@ -218,6 +238,7 @@ struct cpull_stats {
 	uint32_t connections;     /* the most that worked on one layer at once, 0 without a registry */
 	struct cpull_stage_stats files; /* the part of write that a second thread did: data and attributes of small
 					 * files; 0 where none was started */
+	uint64_t reserved[16];    /* room for more */
 };
 
 struct cpull_result {
@@ -228,6 +249,8 @@ struct cpull_result {
 	const struct cpull_layer *layers; /* lowest first */
 	size_t layer_count;
 	struct cpull_stats stats;
+	enum cpull_snapshot snapshot; /* OVERLAY or EROFS */
+	const struct cpull_erofs_layer *erofs_layers; /* one for each of layers; NULL with OVERLAY */
 };
 
 struct cpull_pull;
@@ -259,6 +282,8 @@ struct cpull_image {
 	bool durable;
 	const char *manifest;    /* the verified manifest, JSON text */
 	const char *config;      /* the verified image config, JSON text */
+	enum cpull_snapshot snapshot; /* OVERLAY or EROFS */
+	const struct cpull_erofs_layer *erofs_layers; /* one for each of layers; NULL with OVERLAY */
 };
 
 struct cpull_images;

@@ -16,6 +16,7 @@ struct loaded {
 	struct record record;
 	struct cpull_image image;
 	struct cpull_layer *layers;
+	struct cpull_erofs_layer *erofs; /* NULL for directories */
 };
 
 struct cpull_images {
@@ -60,7 +61,9 @@ static int fill_layers(struct store *store, struct loaded *l)
 	const struct record *r = &l->record;
 
 	l->layers = calloc(r->layer_count, sizeof(*l->layers));
-	if (!l->layers)
+	if (r->snapshot == CPULL_SNAPSHOT_EROFS)
+		l->erofs = calloc(r->layer_count, sizeof(*l->erofs));
+	if (!l->layers || (r->snapshot == CPULL_SNAPSHOT_EROFS && !l->erofs))
 		return CPULL_ERR_NOMEM;
 	for (size_t i = 0; i < r->layer_count; i++) {
 		l->layers[i] = (struct cpull_layer){.digest = r->layers[i].digest,
@@ -72,6 +75,8 @@ static int fill_layers(struct store *store, struct loaded *l)
 						    .path = store_layer_path(store, r->layers[i].key)};
 		if (!l->layers[i].path)
 			return CPULL_ERR_NOMEM;
+		if (l->erofs)
+			l->erofs[i] = layer_image_view(&r->layers[i].image);
 	}
 	return 0;
 }
@@ -81,6 +86,7 @@ static void loaded_free(struct loaded *l)
 	for (size_t i = 0; l->layers && i < l->record.layer_count; i++)
 		free((char *)l->layers[i].path);
 	free(l->layers);
+	free(l->erofs);
 	record_free(&l->record);
 }
 
@@ -129,7 +135,9 @@ static void fill_views(struct cpull_images *images)
 						.pulled_at = r->pulled_at,
 						.durable = r->durable,
 						.manifest = r->manifest,
-						.config = r->config};
+						.config = r->config,
+						.snapshot = r->snapshot,
+						.erofs_layers = l->erofs};
 	}
 }
 

@@ -364,7 +364,7 @@ static int make_cipher(struct layer_job *job, struct cpull_error *err)
 static int make_writer(struct layer_job *job, struct cpull_error *err)
 {
 	const struct dir_fs_options options = {
-		.dirfd = job->o.stage->root_fd, .io = job->o.engine->io, .log = &job->o.engine->log};
+		.dirfd = job->o.stage->content_fd, .io = job->o.engine->io, .log = &job->o.engine->log};
 	struct layer_writer_options writer = {0};
 	int rc = dir_fs_new(&options, &writer.fs, err);
 
@@ -375,7 +375,11 @@ static int make_stages(struct layer_job *job, struct cpull_error *err)
 {
 	const struct memory_plan *plan = &job->o.engine->plan;
 	struct pool *pool = job->o.engine->pool;
-	int rc = pool_share_open(pool, SHARE_RESERVED, plan->share_max, &job->in);
+	int rc = 0;
+
+	if (layer_form_is_erofs(job->o.stage->form))
+		return error_set(err, CPULL_ERR_UNSUPPORTED, "no writer for EROFS images");
+	rc = pool_share_open(pool, SHARE_RESERVED, plan->share_max, &job->in);
 
 	if (!rc)
 		rc = pool_share_open(pool, SHARE_RESERVED, plan->share_max, &job->out);

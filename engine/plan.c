@@ -6,6 +6,32 @@
 
 #include "engine/base/error.h"
 #include "engine/pull.h"
+#include "snapshot/erofs_mount.h"
+
+/* An image that is asked for as EROFS comes as EROFS, for its files may be wanted elsewhere. */
+static int choose_form(struct cpull_pull *pull, struct cpull_error *err)
+{
+	struct log *log = &pull->engine->log;
+	struct cpull_error why = {0};
+
+	pull->form = LAYER_DIRECTORY;
+	if (pull->snapshot == CPULL_SNAPSHOT_OVERLAY)
+		return 0;
+
+	bool possible = erofs_mount_possible(pull->engine->store->fd, &why) == 0;
+
+	if (!possible && pull->snapshot == CPULL_SNAPSHOT_AUTO && pull->verity)
+		return error_set(err, CPULL_ERR_UNSUPPORTED,
+				 "hash trees are of EROFS images, which cannot be mounted here: %s", why.message);
+	if (!possible && pull->snapshot == CPULL_SNAPSHOT_AUTO) {
+		log_info(log, "layers become directories, as EROFS cannot be mounted here: %s", why.message);
+		return 0;
+	}
+	if (!possible)
+		log_warn(log, "layers become EROFS images, which cannot be mounted here: %s", why.message);
+	pull->form = pull->verity ? LAYER_EROFS_VERITY : LAYER_EROFS;
+	return 0;
+}
 
 /* The chain id names a layer together with all below it (image-spec, "Layer ChainID"). */
 static int next_chain(char chain[DIGEST_TEXT_BYTES], const char *diff_id)
@@ -86,7 +112,7 @@ static int find_present(struct cpull_pull *pull, struct cpull_error *err)
 {
 	for (size_t i = 0; i < pull->layer_count; i++) {
 		struct pull_layer *l = &pull->layers[i];
-		struct layer_wish wish = pull_layer_wish(l);
+		struct layer_wish wish = pull_layer_wish(pull, l);
 		int rc = store_layer_find(pull->engine->store, &wish, &l->ref, err);
 
 		if (rc < 0)
@@ -110,14 +136,17 @@ static int compare_size(const void *a, const void *b, void *payload)
 
 int pull_plan(struct cpull_pull *pull, struct cpull_error *err)
 {
+	int rc = choose_form(pull, err);
+
+	if (rc)
+		return rc;
 	pull->layer_count = pull->resolved.manifest.layer_count;
 	pull->layers = calloc(pull->layer_count, sizeof(*pull->layers));
 	pull->order = calloc(pull->layer_count, sizeof(*pull->order));
 	if (!pull->layers || !pull->order)
 		return error_nomem(err);
 
-	int rc = fill_layers(pull, err);
-
+	rc = fill_layers(pull, err);
 	if (!rc)
 		rc = check_encrypted(pull, err);
 	if (!rc)

@@ -31,6 +31,26 @@ static uint64_t peak_rss_bytes(void)
 	return getrusage(RUSAGE_SELF, &usage) ? 0 : (uint64_t)usage.ru_maxrss << 10;
 }
 
+/* Copies: the layers go before the result. */
+static int make_erofs_result(struct cpull_pull *pull, struct cpull_error *err)
+{
+	struct cpull_result *r = &pull->result;
+
+	r->snapshot = layer_form_snapshot(pull->form);
+	if (!layer_form_is_erofs(pull->form))
+		return 0;
+	pull->result_erofs = calloc(pull->layer_count, sizeof(*pull->result_erofs));
+	pull->result_images = calloc(pull->layer_count, sizeof(*pull->result_images));
+	if (!pull->result_erofs || !pull->result_images)
+		return error_nomem(err);
+	for (size_t i = 0; i < pull->layer_count; i++) {
+		pull->result_images[i] = pull->layers[i].ref.image;
+		pull->result_erofs[i] = layer_image_view(&pull->result_images[i]);
+	}
+	r->erofs_layers = pull->result_erofs;
+	return 0;
+}
+
 static int make_result(struct cpull_pull *pull, struct cpull_error *err)
 {
 	struct cpull_result *r = &pull->result;
@@ -63,7 +83,7 @@ static int make_result(struct cpull_pull *pull, struct cpull_error *err)
 		r->stats.io = "sync";
 	r->stats.wall_ms = now_ms() - pull->started_ms;
 	r->stats.peak_rss_bytes = peak_rss_bytes();
-	return 0;
+	return make_erofs_result(pull, err);
 }
 
 /* ---- the pull thread ---- */
@@ -96,6 +116,7 @@ static int save_record(struct cpull_pull *pull, struct cpull_error *err)
 				.config = pull->resolved.config_text.data,
 				.pulled_at = time(NULL),
 				.durable = pull->engine->durable,
+				.snapshot = layer_form_snapshot(pull->form),
 				.layers = layers,
 				.layer_count = pull->layer_count};
 	int rc = layers && refs ? 0 : error_nomem(err);
@@ -109,7 +130,8 @@ static int save_record(struct cpull_pull *pull, struct cpull_error *err)
 						  .media_type = l->desc->media_type,
 						  .key = l->ref.key,
 						  .size = l->desc->size,
-						  .encrypted = l->desc->encrypted};
+						  .encrypted = l->desc->encrypted,
+						  .image = l->ref.image};
 	}
 	if (!rc)
 		rc = write_record(pull, &record, refs, err);
@@ -223,13 +245,18 @@ static int read_options(const struct cpull_pull_options *given, struct cpull_pul
 	if (!given || given->size < offsetof(struct cpull_pull_options, connections) || given->size > 4096)
 		return error_set(err, CPULL_ERR_USAGE, "pull options: size is not set to the size of the struct");
 	memcpy(out, given, MIN(given->size, sizeof(*out)));
-	if (out->reserved_half || !all_zero(out->reserved, sizeof(out->reserved)) ||
-	    !tail_is_zero(given, given->size, sizeof(*out)))
+	if (!all_zero(out->reserved_bytes, sizeof(out->reserved_bytes)) ||
+	    !all_zero(out->reserved, sizeof(out->reserved)) || !tail_is_zero(given, given->size, sizeof(*out)))
 		return error_set(err, CPULL_ERR_USAGE,
 				 "pull options: members that this version does not know are not zero");
 	if (out->connections > LIMIT_CONNECTIONS)
 		return error_set(err, CPULL_ERR_USAGE, "%u connections are more than the %u that are possible",
 				 out->connections, LIMIT_CONNECTIONS);
+	if ((unsigned)out->snapshot > CPULL_SNAPSHOT_AUTO)
+		return error_set(err, CPULL_ERR_USAGE, "pull options: unknown snapshot %d", (int)out->snapshot);
+	if (out->verity && out->snapshot == CPULL_SNAPSHOT_OVERLAY)
+		return error_set(err, CPULL_ERR_USAGE, "hash trees (verity) are of EROFS images: ask for a snapshot "
+				 "that is erofs or auto");
 	if (!out->image)
 		return error_set(err, CPULL_ERR_USAGE, "pull options: no image is given");
 	return 0;
@@ -321,6 +348,8 @@ int cpull_pull_start(struct cpull_engine *engine, const struct cpull_pull_option
 	pull->started_ms = now_ms();
 	pull->deadline_ms = o.timeout_ms ? pull->started_ms + o.timeout_ms : 0;
 	pull->require_encrypted = o.require_encrypted;
+	pull->snapshot = o.snapshot;
+	pull->verity = o.verity;
 	pull->progress = o.progress;
 	pull->progress_payload = o.progress_payload;
 	rc = set_up(pull, &o, err);
@@ -386,6 +415,8 @@ void cpull_pull_free(struct cpull_pull *pull)
 	for (size_t i = 0; pull->result_layers && i < pull->result.layer_count; i++)
 		free((char *)pull->result_layers[i].path);
 	free(pull->result_layers);
+	free(pull->result_erofs);
+	free(pull->result_images);
 	resolved_free(&pull->resolved);
 	source_close(pull->source);
 	key_ring_free(pull->keys);

@@ -50,6 +50,8 @@ struct cpull_pull {
 	struct key_ring *keys;
 	struct source *source;
 	bool require_encrypted;
+	enum cpull_snapshot snapshot; /* as it was asked for */
+	bool verity;
 	uint64_t started_ms;
 	uint64_t deadline_ms; /* 0: none */
 	cpull_progress_fn progress;
@@ -57,6 +59,7 @@ struct cpull_pull {
 
 	/* the pull thread's own */
 	struct resolved resolved;
+	enum layer_form form; /* of all layers */
 	struct pull_layer *layers; /* lowest first */
 	size_t layer_count;
 	size_t *order; /* layer numbers, largest first */
@@ -73,16 +76,20 @@ struct cpull_pull {
 	struct cpull_error err;
 	struct cpull_result result;
 	struct cpull_layer *result_layers;
+	struct cpull_erofs_layer *result_erofs;
+	struct layer_image *result_images; /* what result_erofs points into */
 };
 
-static inline struct layer_wish pull_layer_wish(const struct pull_layer *l)
+static inline struct layer_wish pull_layer_wish(const struct cpull_pull *pull, const struct pull_layer *l)
 {
 	return (struct layer_wish){.diff_id = l->diff_id_text,
 				   .parents = l->parents,
+				   .form = pull->form,
 				   .key_print = l->key ? l->key_print : NULL};
 }
 
-/* plan.c: fills pull->layers from pull->resolved: duplicates, parents, keys, what is in the store already. */
+/* plan.c: fills pull->form and pull->layers from pull->resolved: duplicates, parents, keys, what is in the store
+ * already. */
 MUST_CHECK int pull_plan(struct cpull_pull *pull, struct cpull_error *err);
 /* schedule.c: runs until every layer is STEP_READY, or everything has stopped after the first error. */
 MUST_CHECK int pull_run_layers(struct cpull_pull *pull, struct cpull_error *err);

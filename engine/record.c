@@ -39,6 +39,10 @@ static json_t *pack_layers(const struct record *record)
 					"media_type", l->media_type, "key", l->key, "size", (json_int_t)l->size,
 					"encrypted", l->encrypted);
 
+		if (one && layer_image_put(one, &l->image)) {
+			json_decref(one);
+			one = NULL;
+		}
 		if (json_array_append_new(layers, one)) {
 			json_decref(layers);
 			return NULL;
@@ -52,11 +56,12 @@ int record_save(struct store *store, const struct record *record, struct cpull_e
 	char name[RECORD_NAME_BYTES];
 	json_t *layers = pack_layers(record);
 	CLEANUP_JSON json_t *root =
-	    json_pack("{s:i, s:s, s:s, s:s, s:s, s:s, s:s, s:b, s:I, s:s, s:s, s:o}", "version", RECORD_VERSION,
+	    json_pack("{s:i, s:s, s:s, s:s, s:s, s:s, s:s, s:b, s:I, s:s, s:s, s:s, s:o}", "version", RECORD_VERSION,
 		      "reference", record->reference, "manifest_digest", record->manifest_digest, "config_digest",
 		      record->config_digest, "platform", record->platform, "wanted", record->wanted, "boot_id",
 		      store->boot_id, "durable", record->durable, "pulled_at", (json_int_t)record->pulled_at,
-		      "manifest", record->manifest, "config", record->config, "layers", layers);
+		      "snapshot", snapshot_text(record->snapshot), "manifest", record->manifest, "config",
+		      record->config, "layers", layers);
 	CLEANUP_FREE char *text = root ? json_dumps(root, JSON_COMPACT) : NULL;
 
 	if (!text)
@@ -85,7 +90,7 @@ static int text_fits(const char *digest_text, const char *text, struct cpull_err
 	return rc == 0 ? 1 : rc == CPULL_ERR_DIGEST ? 0 : error_copy(err, &why);
 }
 
-static bool read_layer(const json_t *from, struct record_layer *out)
+static bool read_layer(const json_t *from, enum cpull_snapshot snapshot, struct record_layer *out)
 {
 	out->digest = json_string_at(from, "digest");
 	out->diff_id = json_string_at(from, "diff_id");
@@ -93,8 +98,13 @@ static bool read_layer(const json_t *from, struct record_layer *out)
 	out->key = json_string_at(from, "key");
 	out->encrypted = json_is_true(json_object_get(from, "encrypted"));
 	/* the key becomes a path */
-	return out->digest && out->diff_id && out->media_type && out->key && !strchr(out->key, '/') &&
-	       out->key[0] != '.' && strlen(out->key) < STORE_KEY_BYTES && json_u64_at(from, "size", &out->size);
+	if (!out->digest || !out->diff_id || !out->media_type || !out->key || strchr(out->key, '/') ||
+	    out->key[0] == '.' || strlen(out->key) >= STORE_KEY_BYTES || !json_u64_at(from, "size", &out->size))
+		return false;
+
+	enum layer_form form = layer_form_of_key(out->key);
+
+	return layer_form_snapshot(form) == snapshot && layer_image_read(from, form, &out->image);
 }
 
 static int read_layers(const json_t *from, struct record *out, struct cpull_error *err)
@@ -108,7 +118,7 @@ static int read_layers(const json_t *from, struct record *out, struct cpull_erro
 		return error_nomem(err);
 	out->layer_count = count;
 	for (size_t i = 0; i < count; i++)
-		if (!read_layer(json_array_get(from, i), &out->layers[i]))
+		if (!read_layer(json_array_get(from, i), out->snapshot, &out->layers[i]))
 			return 0;
 	return 1;
 }
@@ -126,7 +136,7 @@ static int read_record(struct store *store, struct record *out, struct cpull_err
 	out->config = json_string_at(out->root, "config");
 	out->pulled_at = json_integer_value(json_object_get(out->root, "pulled_at"));
 	out->durable = json_is_true(json_object_get(out->root, "durable"));
-	if (!out->reference || !out->platform || !out->wanted || !boot)
+	if (!out->reference || !out->platform || !out->wanted || !boot || !snapshot_read(out->root, &out->snapshot))
 		return 0;
 	if (!out->durable && strcmp(boot, store->boot_id) != 0)
 		return 0;

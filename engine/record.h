@@ -16,6 +16,7 @@ struct record_layer {
 	const char *key; /* of layers/ */
 	uint64_t size;
 	bool encrypted;
+	struct layer_image image;
 };
 
 struct record {
@@ -29,6 +30,7 @@ struct record {
 	const char *config;
 	int64_t pulled_at;
 	bool durable;
+	enum cpull_snapshot snapshot; /* what all layers are */
 	struct record_layer *layers; /* lowest first */
 	size_t layer_count;
 };

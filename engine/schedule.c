@@ -187,7 +187,7 @@ static int commit(struct cpull_pull *pull, size_t i, bool loose, struct cpull_er
 				    .entries = layer_job_entries(l->job)};
 
 	layer_job_free(STEAL(l->job));
-	store_layer_key(l->diff_id_text, loose ? l->parents : NULL, key);
+	store_layer_key(l->diff_id_text, loose ? l->parents : NULL, pull->form, key);
 	rc = store_stage_commit(pull->engine->store, STEAL(l->stage), key, &facts, &l->ref, err);
 	if (!rc)
 		l->step = STEP_READY;
@@ -205,6 +205,7 @@ static int share(struct cpull_pull *pull, struct pull_layer *l, struct cpull_err
 	if (l->ref.fd < 0)
 		return error_sys(err, CPULL_ERR_STORAGE, errno, "duplicating a descriptor");
 	memcpy(l->ref.key, first->ref.key, sizeof(l->ref.key));
+	l->ref.image = first->ref.image;
 	l->step = STEP_READY;
 	l->reused = true;
 	return 0;
@@ -222,12 +223,12 @@ static int commit_complete(struct cpull_pull *pull, size_t *left, struct cpull_e
 			rc = share(pull, l, err);
 		if (l->step == STEP_STAGED) {
 			bool loose = layer_writer_has_loose_ends(layer_job_writer(l->job));
+			struct layer_wish wish = pull_layer_wish(pull, l);
 
 			if (!loose || *left == 0)
 				rc = commit(pull, i, loose, err);
 			else
-				rc = store_stage_set_aside(pull->engine->store, l->stage, l->diff_id_text, l->parents,
-							   err);
+				rc = store_stage_set_aside(pull->engine->store, l->stage, &wish, err);
 		}
 		if (rc)
 			return fail_layer(pull, i, err);
@@ -272,7 +273,7 @@ static int start_owned(struct cpull_pull *pull, struct pull_layer *l, struct cpu
 {
 	struct cpull_engine *engine = pull->engine;
 
-	struct layer_wish wish = pull_layer_wish(l);
+	struct layer_wish wish = pull_layer_wish(pull, l);
 	int rc = store_layer_find(engine->store, &wish, &l->ref, err);
 
 	if (rc) {
@@ -319,7 +320,8 @@ static int start_waiting(struct cpull_pull *pull, bool *blocked, struct cpull_er
 		if (!engine_job_begin(pull->engine, &pull->place))
 			return 0;
 
-		int rc = store_stage(pull->engine->store, l->diff_id_text, l->parents, &l->stage, err);
+		struct layer_wish wish = pull_layer_wish(pull, l);
+		int rc = store_stage(pull->engine->store, &wish, &l->stage, err);
 
 		if (rc <= 0)
 			engine_job_end(pull->engine);

@@ -17,6 +17,7 @@
 
 #include "engine/base/error.h"
 #include "engine/base/fs.h"
+#include "engine/base/json.h"
 
 #define LAYER_FILE "layer.json"
 #define DURABLE_MARK "durable"
@@ -200,19 +201,29 @@ int store_lock(struct store *store, enum store_lock_mode mode, struct cpull_erro
 
 /* ---- layers ---- */
 
-void store_layer_key(const char *diff_id, const char *parents, char out[STORE_KEY_BYTES])
+void store_layer_key(const char *diff_id, const char *parents, enum layer_form form, char out[STORE_KEY_BYTES])
 {
 	/* no colon: it separates directories in a lowerdir option */
 	const char *colon = strchr(diff_id, ':');
 
 	assert(colon);
-	snprintf(out, STORE_KEY_BYTES, "%.*s-%s%s%s", (int)(colon - diff_id), diff_id, colon + 1, parents ? "." : "",
-		 parents ? parents : "");
+	snprintf(out, STORE_KEY_BYTES, "%.*s-%s%s%s%s", (int)(colon - diff_id), diff_id, colon + 1, parents ? "." : "",
+		 parents ? parents : "", layer_form_suffix(form));
 }
 
 char *store_layer_path(const struct store *store, const char *key)
 {
-	return format_string("%s/layers/%s/fs", store->path, key);
+	return format_string("%s/layers/%s/%s", store->path, key, layer_form_content(layer_form_of_key(key)));
+}
+
+/* The content of the layer behind dirfd; -1 with errno. */
+static int open_content(int dirfd, const char *key)
+{
+	enum layer_form form = layer_form_of_key(key);
+	const char *name = layer_form_content(form);
+
+	return layer_form_is_erofs(form) ? openat(dirfd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC)
+					 : fs_open_dir(dirfd, name);
 }
 
 bool store_is_absent(int num)
@@ -260,12 +271,15 @@ static bool may_have(const json_t *facts, const struct layer_wish *wish)
 	return json_is_string(print) && wish->key_print && strcmp(json_string_value(print), wish->key_print) == 0;
 }
 
-/* Written in this boot, or synced in another, and what is wished for? 1, 0 or an error. No wish: any will do. */
+/* Written in this boot, or synced in another, of the key's form, and what is wished for? 1, 0 or an error. No wish: any
+ * will do. */
 static int trusted(const struct store *store, int fd, const char *key, const struct layer_wish *wish,
-		   struct cpull_error *err)
+		   struct layer_image *image, struct cpull_error *err)
 {
+	enum layer_form form = layer_form_of_key(key);
 	CLEANUP_BYTES struct bytes text = {0};
 	CLEANUP_JSON json_t *root = NULL;
+	enum cpull_snapshot snapshot;
 	struct cpull_error why = {0};
 	int rc = read_facts(store, fd, key, &text, err);
 
@@ -279,7 +293,23 @@ static int trusted(const struct store *store, int fd, const char *key, const str
 
 	if (!boot || !is || (wish && strcmp(is, wish->diff_id) != 0) || (wish && !may_have(root, wish)))
 		return 0;
+	if (!snapshot_read(root, &snapshot) || snapshot != layer_form_snapshot(form) ||
+	    !layer_image_read(root, form, image))
+		return 0;
 	return strcmp(boot, store->boot_id) == 0 ? 1 : has_durable_mark(store, fd, key, err);
+}
+
+/* Is the image file as long as it was made? 1, 0 or an error; a directory always is. */
+static int is_whole(const struct store *store, int fd, const char *key, const struct layer_image *image,
+		    struct cpull_error *err)
+{
+	struct stat st;
+
+	if (!image->blocks)
+		return 1;
+	if (fstat(fd, &st))
+		return layer_error(store, key, errno, err);
+	return S_ISREG(st.st_mode) && (uint64_t)st.st_size == layer_image_bytes(image);
 }
 
 /* Under the shared store lock. 1, 0 or an error. */
@@ -287,18 +317,20 @@ static int pin(struct store *store, const char *key, const struct layer_wish *wi
 	       struct cpull_error *err)
 {
 	CLEANUP_FD int fd = fs_open_dir(store->layers_fd, key);
-	CLEANUP_FD int root = fd < 0 ? -1 : fs_open_dir(fd, "fs");
+	CLEANUP_FD int content = fd < 0 ? -1 : open_content(fd, key);
 
-	if (root < 0)
+	if (content < 0)
 		return store_is_absent(errno) ? 0 : layer_error(store, key, errno, err);
 
-	int rc = trusted(store, fd, key, wish, err);
+	int rc = trusted(store, fd, key, wish, &out->image, err);
 
+	if (rc > 0)
+		rc = is_whole(store, content, key, &out->image, err);
 	if (rc <= 0)
 		return rc;
-	if (flock(root, LOCK_SH | LOCK_NB))
+	if (flock(content, LOCK_SH | LOCK_NB))
 		return layer_error(store, key, errno, err);
-	out->fd = steal_fd(&root);
+	out->fd = steal_fd(&content);
 	snprintf(out->key, sizeof(out->key), "%s", key);
 	return 1;
 }
@@ -306,10 +338,21 @@ static int pin(struct store *store, const char *key, const struct layer_wish *wi
 int store_layer_trusted(struct store *store, const char *key, struct cpull_error *err)
 {
 	CLEANUP_FD int fd = fs_open_dir(store->layers_fd, key);
+	struct layer_image image;
 
 	if (fd < 0)
 		return store_is_absent(errno) ? 0 : layer_error(store, key, errno, err);
-	return trusted(store, fd, key, NULL, err);
+
+	int rc = trusted(store, fd, key, NULL, &image, err);
+
+	if (rc <= 0 || !image.blocks)
+		return rc;
+
+	CLEANUP_FD int content = open_content(fd, key);
+
+	if (content < 0)
+		return store_is_absent(errno) ? 0 : layer_error(store, key, errno, err);
+	return is_whole(store, content, key, &image, err);
 }
 
 int store_layer_pin(struct store *store, const char *key, struct layer_ref *out, struct cpull_error *err)
@@ -319,22 +362,33 @@ int store_layer_pin(struct store *store, const char *key, struct layer_ref *out,
 	return lock < 0 ? lock : pin(store, key, NULL, out, err);
 }
 
-int store_layer_find(struct store *store, const struct layer_wish *wish, struct layer_ref *out,
+/* With the store locked; as store_layer_find(), for one form. */
+static int find_form(struct store *store, const struct layer_wish *wish, enum layer_form form, struct layer_ref *out,
 		     struct cpull_error *err)
 {
-	CLEANUP_FD int lock = store_lock(store, STORE_SHARED, err);
 	char key[STORE_KEY_BYTES];
 
-	if (lock < 0)
-		return lock;
-	store_layer_key(wish->diff_id, NULL, key);
+	store_layer_key(wish->diff_id, NULL, form, key);
 
 	int rc = pin(store, key, wish, out, err);
 
 	if (rc || !wish->parents)
 		return rc;
-	store_layer_key(wish->diff_id, wish->parents, key);
+	store_layer_key(wish->diff_id, wish->parents, form, key);
 	return pin(store, key, wish, out, err);
+}
+
+int store_layer_find(struct store *store, const struct layer_wish *wish, struct layer_ref *out,
+		     struct cpull_error *err)
+{
+	CLEANUP_FD int lock = store_lock(store, STORE_SHARED, err);
+
+	if (lock < 0)
+		return lock;
+
+	int rc = find_form(store, wish, wish->form, out, err);
+
+	return rc || wish->form != LAYER_EROFS ? rc : find_form(store, wish, LAYER_EROFS_VERITY, out, err);
 }
 
 void layer_ref_drop(struct layer_ref *ref)
@@ -382,13 +436,13 @@ static int clear_leftover(struct store *store, const char *name, struct cpull_er
 
 /* Is there an owner that has set the layer aside with these parents? To be asked by the owner of the plain name,
  * without which nobody can set one aside. 1, 0 or an error. */
-static int is_set_aside(struct store *store, const char *diff_id, const char *parents, struct cpull_error *err)
+static int is_set_aside(struct store *store, const struct layer_wish *wish, struct cpull_error *err)
 {
 	char name[STORE_KEY_BYTES];
 
-	if (!parents)
+	if (!wish->parents)
 		return 0;
-	store_layer_key(diff_id, parents, name);
+	store_layer_key(wish->diff_id, wish->parents, wish->form, name);
 
 	CLEANUP_FD int fd = fs_open_dir(store->staging_fd, name);
 
@@ -432,19 +486,38 @@ static int own_empty(struct store *store, const char *name, int *out, struct cpu
 	}
 }
 
-int store_stage(struct store *store, const char *diff_id, const char *parents, struct stage **out,
-		struct cpull_error *err)
+/* In the new stage. */
+static int make_content(struct store *store, struct stage *stage, struct cpull_error *err)
+{
+	const char *name = layer_form_content(stage->form);
+
+	if (layer_form_is_erofs(stage->form)) {
+		stage->content_fd = openat(stage->fd, name, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+	} else {
+		int rc = fs_make_dir(stage->fd, name, 0755, err);
+
+		if (rc)
+			return rc;
+		stage->content_fd = fs_open_dir(stage->fd, name);
+	}
+	if (stage->content_fd < 0)
+		return error_sys(err, CPULL_ERR_STORAGE, errno, "opening %s/staging/%s/%s", store->path, stage->name,
+				 name);
+	return 0;
+}
+
+int store_stage(struct store *store, const struct layer_wish *wish, struct stage **out, struct cpull_error *err)
 {
 	char name[STORE_KEY_BYTES];
 	CLEANUP_FD int fd = -1;
 
-	store_layer_key(diff_id, NULL, name);
+	store_layer_key(wish->diff_id, NULL, wish->form, name);
 
 	int rc = own_empty(store, name, &fd, err);
 
 	if (rc <= 0)
 		return rc;
-	rc = is_set_aside(store, diff_id, parents, err);
+	rc = is_set_aside(store, wish, err);
 	if (rc) {
 		unlinkat(store->staging_fd, name, AT_REMOVEDIR);
 		return rc < 0 ? rc : 0;
@@ -454,13 +527,9 @@ int store_stage(struct store *store, const char *diff_id, const char *parents, s
 
 	if (!stage)
 		return error_nomem(err);
-	stage->fd = steal_fd(&fd);
-	stage->root_fd = -1;
+	*stage = (struct stage){.fd = steal_fd(&fd), .content_fd = -1, .form = wish->form};
 	snprintf(stage->name, sizeof(stage->name), "%s", name);
-
-	rc = fs_make_dir(stage->fd, "fs", 0755, err);
-	if (!rc && (stage->root_fd = fs_open_dir(stage->fd, "fs")) < 0)
-		rc = error_sys(err, CPULL_ERR_STORAGE, errno, "opening %s/staging/%s/fs", store->path, name);
+	rc = make_content(store, stage, err);
 	if (rc) {
 		store_stage_drop(store, stage);
 		return rc;
@@ -469,12 +538,12 @@ int store_stage(struct store *store, const char *diff_id, const char *parents, s
 	return 1;
 }
 
-int store_stage_set_aside(struct store *store, struct stage *stage, const char *diff_id, const char *parents,
+int store_stage_set_aside(struct store *store, struct stage *stage, const struct layer_wish *wish,
 			  struct cpull_error *err)
 {
 	char name[STORE_KEY_BYTES];
 
-	store_layer_key(diff_id, parents, name);
+	store_layer_key(wish->diff_id, wish->parents, wish->form, name);
 	if (strcmp(name, stage->name) == 0)
 		return 0;
 	if (renameat(store->staging_fd, stage->name, store->staging_fd, name))
@@ -485,8 +554,8 @@ int store_stage_set_aside(struct store *store, struct stage *stage, const char *
 
 static void stage_free(struct stage *stage)
 {
-	if (stage->root_fd >= 0)
-		close(stage->root_fd);
+	if (stage->content_fd >= 0)
+		close(stage->content_fd);
 	if (stage->fd >= 0)
 		close(stage->fd);
 	free(stage);
@@ -506,11 +575,14 @@ void store_stage_drop(struct store *store, struct stage *stage)
 
 static int write_facts(const struct store *store, int fd, const struct layer_facts *facts, struct cpull_error *err)
 {
+	enum cpull_snapshot snapshot = facts->image.blocks ? CPULL_SNAPSHOT_EROFS : CPULL_SNAPSHOT_OVERLAY;
 	CLEANUP_JSON json_t *root =
-	    json_pack("{s:i, s:s, s:s, s:s?, s:s, s:I, s:I}", "version", LAYER_VERSION, "diff_id", facts->diff_id,
-		      "blob_digest", facts->blob_digest, "key_print", facts->key_print, "boot_id", store->boot_id,
-		      "unpacked_bytes", (json_int_t)facts->unpacked_bytes, "entries", (json_int_t)facts->entries);
-	CLEANUP_FREE char *text = root ? json_dumps(root, JSON_INDENT(1)) : NULL;
+	    json_pack("{s:i, s:s, s:s, s:s?, s:s, s:I, s:I, s:s}", "version", LAYER_VERSION, "diff_id",
+		      facts->diff_id, "blob_digest", facts->blob_digest, "key_print", facts->key_print, "boot_id",
+		      store->boot_id, "unpacked_bytes", (json_int_t)facts->unpacked_bytes, "entries",
+		      (json_int_t)facts->entries, "snapshot", snapshot_text(snapshot));
+	bool put = root && !layer_image_put(root, &facts->image);
+	CLEANUP_FREE char *text = put ? json_dumps(root, JSON_INDENT(1)) : NULL;
 
 	if (!text)
 		return error_nomem(err);
@@ -519,12 +591,15 @@ static int write_facts(const struct store *store, int fd, const struct layer_fac
 
 /* The same content has come without encryption: it need not be kept for one key any more. Should this fail, the next
  * pull fetches it again. */
-static void open_to_all(const struct store *store, const char *key, const struct layer_facts *facts)
+static void open_to_all(const struct store *store, const struct layer_ref *ref, const struct layer_facts *facts)
 {
-	CLEANUP_FD int fd = fs_open_dir(store->layers_fd, key);
+	CLEANUP_FD int fd = fs_open_dir(store->layers_fd, ref->key);
+	struct layer_facts open = *facts;
 
-	if (fd < 0 || write_facts(store, fd, facts, NULL))
-		log_debug(store->log, "layer %s stays bound to its key", key);
+	/* another version of this program may have made another image of the same content */
+	open.image = ref->image;
+	if (fd < 0 || write_facts(store, fd, &open, NULL))
+		log_debug(store->log, "layer %s stays bound to its key", ref->key);
 }
 
 static int move_in(struct store *store, const struct stage *stage, const char *key)
@@ -547,7 +622,7 @@ static int publish(struct store *store, struct stage *stage, const char *key, co
 		int rc = pin(store, key, &same, out, err);
 
 		if (rc > 0 && !facts->key_print)
-			open_to_all(store, key, facts);
+			open_to_all(store, out, facts);
 		if (rc)
 			return rc;
 		if (trash(store, store->layers_fd, key, away))
@@ -555,9 +630,10 @@ static int publish(struct store *store, struct stage *stage, const char *key, co
 		if (move_in(store, stage, key))
 			return error_sys(err, CPULL_ERR_STORAGE, errno, "committing layer %s", key);
 	}
-	if (flock(stage->root_fd, LOCK_SH))
+	if (flock(stage->content_fd, LOCK_SH))
 		return error_sys(err, CPULL_ERR_STORAGE, errno, "pinning layer %s", key);
-	out->fd = steal_fd(&stage->root_fd);
+	out->fd = steal_fd(&stage->content_fd);
+	out->image = facts->image;
 	snprintf(out->key, sizeof(out->key), "%s", key);
 	return 0;
 }
@@ -565,6 +641,8 @@ static int publish(struct store *store, struct stage *stage, const char *key, co
 int store_stage_commit(struct store *store, struct stage *stage, const char *key, const struct layer_facts *facts,
 		       struct layer_ref *out, struct cpull_error *err)
 {
+	assert(layer_form_of_key(key) == stage->form && layer_form_is_erofs(stage->form) == (facts->image.blocks > 0));
+
 	int rc = write_facts(store, stage->fd, facts, err);
 	int lock = rc ? rc : store_lock(store, STORE_SHARED, err);
 	char away[64] = "";
@@ -607,11 +685,11 @@ int store_layer_durable(struct store *store, const char *key, struct cpull_error
 int store_layer_remove(struct store *store, const char *key, struct cpull_error *err)
 {
 	CLEANUP_FD int fd = fs_open_dir(store->layers_fd, key);
-	CLEANUP_FD int root = fd < 0 ? -1 : fs_open_dir(fd, "fs");
+	CLEANUP_FD int content = fd < 0 ? -1 : open_content(fd, key);
 
-	if (root < 0 && !store_is_absent(errno))
+	if (content < 0 && !store_is_absent(errno))
 		return layer_error(store, key, errno, err);
-	if (root >= 0 && flock(root, LOCK_EX | LOCK_NB))
+	if (content >= 0 && flock(content, LOCK_EX | LOCK_NB))
 		/* a pull counts on it */
 		return errno == EWOULDBLOCK ? 0 : layer_error(store, key, errno, err);
 

@@ -3,14 +3,18 @@
  * The store: committed layers, what is being staged, image records, mounts, and the locks that let many pulls, mounts
  * and removals of many processes share it.
  *
- *   STORE/lock            shared while a layer is looked up, committed or a record is written; exclusive while
- * something is taken away. Held for moments only. STORE/layers/KEY/     fs/ and layer.json; KEY is "sha256-<hex>" of
- * the diff_id, with ".<parents>" behind it when the content depends on the layers below. fs/ is flock'ed shared by
- * every pull that counts on it. STORE/staging/KEY/    what is under way; its directory is flock'ed by the owner, so a
- * dead owner's is known by its lock being free. KEY is without parents until the layer is unpacked, and with them while
- * it waits for those below: see store_stage_set_aside(). ".trash-*" is on its way out. STORE/images/         one record
- * an image, named by the hash of its reference. STORE/mounts/         one directory a mount: mount.json, and upper/ and
- * work/ of a writable one.
+ *   STORE/lock          shared while a layer is looked up, committed or a record is written; exclusive while something
+ *                       is taken away. Held for moments only.
+ *   STORE/layers/KEY/   layer.json and the content: fs/, or layer.erofs. KEY is "sha256-<hex>" of the diff_id, with
+ *                       ".<parents>" behind it when the content depends on the layers below, and ".erofs" or
+ *                       ".verity.erofs" behind that for an EROFS image. The content is flock'ed shared by every pull
+ *                       that counts on it.
+ *   STORE/staging/KEY/  what is under way; its directory is flock'ed by the owner, so a dead owner's is known by its
+ *                       lock being free. KEY is without parents until the layer is unpacked, and with them while it
+ *                       waits for those below: see store_stage_set_aside(). ".trash-*" is on its way out.
+ *   STORE/images/       one record an image, named by the hash of its reference.
+ *   STORE/mounts/       one directory a mount: mount.json, upper/ and work/ of a writable one, and lower/, where EROFS
+ *                       images are mounted until the overlay over them is.
  *
  * A layer is trusted in the boot that wrote it, and in later ones only when it has the `durable` mark, which is made
  * after everything was synced.
@@ -18,9 +22,9 @@
 #ifndef ENGINE_STORE_H
 #define ENGINE_STORE_H
 
-#include "engine/base/json.h"
 #include "engine/base/limits.h"
 #include "engine/base/log.h"
+#include "engine/layer_form.h"
 
 #define STORE_KEY_BYTES 192
 #define STORE_PARENTS_HEX 32
@@ -44,12 +48,13 @@ MUST_CHECK int store_lock(struct store *store, enum store_lock_mode mode, struct
 
 /* A committed layer that is pinned: nobody removes it before layer_ref_drop(). */
 struct layer_ref {
-	int fd; /* the layer's root, its fs/, flock'ed shared; -1 when unset */
+	int fd; /* its content: the root directory or the image file, flock'ed shared; -1 when unset */
 	char key[STORE_KEY_BYTES];
+	struct layer_image image;
 };
 
 /* KEY of a diff_id; parents NULL for a layer that stands alone. */
-void store_layer_key(const char *diff_id, const char *parents, char out[STORE_KEY_BYTES]);
+void store_layer_key(const char *diff_id, const char *parents, enum layer_form form, char out[STORE_KEY_BYTES]);
 /* The look-ups return 1 for a layer that is there and trusted, 0 for one that is not, and an error when that cannot
  * be told now (no descriptors, no memory, no access): a layer in use must not be taken for a missing or a damaged
  * one. */
@@ -58,11 +63,13 @@ void store_layer_key(const char *diff_id, const char *parents, char out[STORE_KE
 struct layer_wish {
 	const char *diff_id;
 	const char *parents;   /* NULL: only a layer that stands alone */
+	enum layer_form form;  /* an image with a hash tree will do where one without is wished for */
 	const char *key_print; /* of the layer's key, which a layer that came encrypted is kept for; NULL: plain */
 	bool any_key;          /* whoever it came encrypted for */
 };
 
-/* Pins what it finds into *out, under the plain key or the one with `parents`. */
+/* Pins what it finds into *out, under the plain key or the one with `parents`. An image file that has not the size
+ * it was written with is not trusted. */
 MUST_CHECK int store_layer_find(struct store *store, const struct layer_wish *wish, struct layer_ref *out,
 				struct cpull_error *err);
 /* The same for an exact key of a record, whoever it came encrypted for. */
@@ -70,7 +77,7 @@ MUST_CHECK int store_layer_pin(struct store *store, const char *key, struct laye
 /* Pins nothing and takes no lock, so it may be called with the store locked. */
 MUST_CHECK int store_layer_trusted(struct store *store, const char *key, struct cpull_error *err);
 void layer_ref_drop(struct layer_ref *ref);
-/* "STORE/layers/KEY/fs"; to be freed. */
+/* "STORE/layers/KEY/fs" or "STORE/layers/KEY/layer.erofs"; to be freed. */
 char *store_layer_path(const struct store *store, const char *key);
 
 /* What layer.json says. */
@@ -80,27 +87,28 @@ struct layer_facts {
 	const char *key_print; /* of the key that it came encrypted with; NULL: plain */
 	uint64_t unpacked_bytes;
 	uint64_t entries;
+	struct layer_image image;
 };
 
 /* A layer under way, owned by this process. */
 struct stage {
-	int fd;      /* the staging directory, flock'ed exclusive */
-	int root_fd; /* its fs/ */
+	int fd;         /* the staging directory, flock'ed exclusive */
+	int content_fd; /* its fs/, empty, or its layer.erofs, empty and open for reading and writing */
+	enum layer_form form;
 	char name[STORE_KEY_BYTES];
 };
 
-/* 1 with *out set; 0 when another owner is at work on it, or has set it aside with the same parents (ask again later);
- * negative: an error. */
-int store_stage(struct store *store, const char *diff_id, const char *parents, struct stage **out,
-		struct cpull_error *err);
+/* For diff_id, parents and form of a wish. 1 with *out set; 0 when another owner is at work on it, or has set it aside
+ * with the same parents (ask again later); negative: an error. */
+int store_stage(struct store *store, const struct layer_wish *wish, struct stage **out, struct cpull_error *err);
 /* The layer is unpacked and depends on those below it: from now on the stage keeps only owners of the same parents
  * waiting. Without this, pulls of two images that have the same layers in another order would wait for each other
  * for ever: each owns the layer that is the other one's lower. With it, who waits for a stage of some parents waits
  * for an owner that waits for nothing but stages of fewer parents. */
-MUST_CHECK int store_stage_set_aside(struct store *store, struct stage *stage, const char *diff_id, const char *parents,
+MUST_CHECK int store_stage_set_aside(struct store *store, struct stage *stage, const struct layer_wish *wish,
 				     struct cpull_error *err);
-/* Makes the stage a layer under `key` and pins it; where a trusted one is already, that one is pinned and the stage
- * goes. Takes over the stage, also on failure. */
+/* Makes the stage a layer under `key`, of the stage's form, and pins it; where a trusted one is already, that one is
+ * pinned and the stage goes. Takes over the stage, also on failure. */
 MUST_CHECK int store_stage_commit(struct store *store, struct stage *stage, const char *key,
 				  const struct layer_facts *facts, struct layer_ref *out, struct cpull_error *err);
 /* Removes a stage and all in it. NULL is fine. */

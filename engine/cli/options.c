@@ -32,6 +32,7 @@ static const char *const format_words[] = {"text", "json", NULL};
 static const char *const log_level_words[] = {"error", "warn", "info", "debug", NULL};
 static const char *const progress_words[] = {"auto", "plain", "json", "none", NULL};
 static const char *const io_words[] = {"auto", "uring", "sync", NULL};
+static const char *const snapshot_words[] = {"overlay", "erofs", "auto", NULL};
 
 #define ON_PULL COMMAND_BIT(COMMAND_PULL)
 #define ON_STORE                                                                                                    \
@@ -73,6 +74,10 @@ const struct option_info option_table[] = {
 	 "talk HTTP to the registry; credentials then go over it in the clear"},
 	{"io", "auto|uring|sync", OPTION_CHOICE, AT(io), ON_PULL, io_words,
 	 "how to write: by io_uring, by plain calls, or whatever is cheaper (default auto)"},
+	{"snapshot", "overlay|erofs|auto", OPTION_CHOICE, AT(snapshot), ON_PULL, snapshot_words,
+	 "what a layer becomes: a directory, an EROFS image, or that where it can be mounted (default overlay)"},
+	{"verity", "", OPTION_BOOL, AT(verity), ON_PULL, NULL,
+	 "give each EROFS image a dm-verity hash tree, which --snapshot erofs or auto is needed for"},
 	{"durable", "", OPTION_BOOL, AT(durable), ON_PULL, NULL,
 	 "sync before the image is recorded, so that it outlives a reboot"},
 	{"stats", "", OPTION_BOOL, AT(stats), ON_PULL, NULL, "report where the time went"},

@@ -82,6 +82,8 @@ struct options {
 	const char *cert_dir;
 	bool plain_http;
 	int io;
+	int snapshot;
+	bool verity;
 	bool durable;
 	bool stats;
 	bool read_write;

@@ -39,8 +39,10 @@ void output_failure(const struct cpull_error *err, bool json);
 /* Flushes and closes standard output; CPULL_ERR_INTERNAL when not all of it could be written. */
 int output_close(struct cpull_error *err);
 
-json_t *output_layer_json(const struct cpull_layer *layer, bool with_reused);
-json_t *output_layers_json(const struct cpull_layer *layers, size_t count, bool with_reused);
+json_t *output_layer_json(const struct cpull_layer *layer, const struct cpull_erofs_layer *erofs, bool with_reused);
+/* erofs: one for each layer, or NULL. */
+json_t *output_layers_json(const struct cpull_layer *layers, const struct cpull_erofs_layer *erofs, size_t count,
+			   bool with_reused);
 json_t *output_result_json(const struct cpull_result *result, bool with_stages);
 /* Two tables of stages for people, on standard error. */
 void output_stats_text(const struct cpull_stats *stats);

@@ -34,25 +34,48 @@ static int put_bool(json_t *object, const char *key, bool value)
 	return json_object_set_new(object, key, json_boolean(value));
 }
 
-json_t *output_layer_json(const struct cpull_layer *layer, bool with_reused)
+static const char *snapshot_word(enum cpull_snapshot snapshot)
+{
+	return snapshot == CPULL_SNAPSHOT_EROFS ? "erofs" : "overlay";
+}
+
+/* What veritysetup(8) wants to know. */
+static json_t *verity_json(const struct cpull_erofs_layer *erofs)
+{
+	json_t *object = json_object();
+	int bad = put_text(object, "root_hash", erofs->root_hash) |
+		  put_bytes(object, "data_blocks", erofs->data_blocks) |
+		  put_bytes(object, "hash_offset", erofs->data_blocks * 4096) | put_text(object, "salt", "") |
+		  put_text(object, "algorithm", "sha256");
+
+	return whole_or_null(object, bad);
+}
+
+json_t *output_layer_json(const struct cpull_layer *layer, const struct cpull_erofs_layer *erofs, bool with_reused)
 {
 	json_t *object = json_object();
 	int bad = put_text(object, "digest", layer->digest) | put_text(object, "diff_id", layer->diff_id) |
 		  put_text(object, "media_type", layer->media_type) | put_bytes(object, "size", layer->size) |
 		  put_bool(object, "encrypted", layer->encrypted) | put_text(object, "path", layer->path);
 
+	if (erofs)
+		bad |= put_bytes(object, "file_bytes", erofs->file_bytes);
+	if (erofs && erofs->root_hash)
+		bad |= json_object_set_new(object, "verity", verity_json(erofs));
 	if (with_reused)
 		bad |= put_bool(object, "reused", layer->reused);
 	return whole_or_null(object, bad);
 }
 
-json_t *output_layers_json(const struct cpull_layer *layers, size_t count, bool with_reused)
+json_t *output_layers_json(const struct cpull_layer *layers, const struct cpull_erofs_layer *erofs, size_t count,
+			   bool with_reused)
 {
 	json_t *array = json_array();
 	int bad = 0;
 
 	for (size_t i = 0; i < count; i++)
-		bad |= json_array_append_new(array, output_layer_json(&layers[i], with_reused));
+		bad |= json_array_append_new(array,
+					     output_layer_json(&layers[i], erofs ? &erofs[i] : NULL, with_reused));
 	return whole_or_null(array, bad);
 }
 
@@ -95,8 +118,10 @@ json_t *output_result_json(const struct cpull_result *result, bool with_stages)
 		  put_text(object, "manifest_digest", result->manifest_digest) |
 		  put_text(object, "config_digest", result->config_digest) |
 		  put_text(object, "platform", result->platform) |
+		  put_text(object, "snapshot", snapshot_word(result->snapshot)) |
 		  json_object_set_new(object, "layers",
-				      output_layers_json(result->layers, result->layer_count, true)) |
+				      output_layers_json(result->layers, result->erofs_layers, result->layer_count,
+							 true)) |
 		  json_object_set_new(object, "stats", stats_json(&result->stats, with_stages));
 
 	return whole_or_null(object, bad);
@@ -144,6 +169,15 @@ void output_summary(FILE *file, const struct cpull_result *result)
 		output_size(result->stats.peak_rss_bytes, memory));
 }
 
+/* Is there a hash tree for every layer? */
+static bool has_trees(const struct cpull_image *image)
+{
+	for (size_t i = 0; i < image->layer_count; i++)
+		if (!image->erofs_layers || !image->erofs_layers[i].root_hash)
+			return false;
+	return true;
+}
+
 static uint64_t image_bytes(const struct cpull_image *image)
 {
 	uint64_t total = 0;
@@ -162,8 +196,12 @@ json_t *output_image_json(const struct cpull_image *image)
 		  put_text(object, "config_digest", image->config_digest) |
 		  put_text(object, "platform", image->platform) |
 		  put_text(object, "pulled_at", output_time(image->pulled_at, when)) |
-		  put_bool(object, "durable", image->durable) | put_bytes(object, "size", image_bytes(image)) |
-		  json_object_set_new(object, "layers", output_layers_json(image->layers, image->layer_count, false));
+		  put_bool(object, "durable", image->durable) |
+		  put_text(object, "snapshot", snapshot_word(image->snapshot)) |
+		  put_bytes(object, "size", image_bytes(image)) |
+		  json_object_set_new(object, "layers",
+				      output_layers_json(image->layers, image->erofs_layers, image->layer_count,
+							 false));
 
 	return whole_or_null(object, bad);
 }
@@ -237,6 +275,16 @@ static void print_config(const char *text)
 	json_decref(config);
 }
 
+static void print_erofs_layer(const struct cpull_erofs_layer *erofs)
+{
+	char size[16];
+
+	printf("       %s on disk", output_size(erofs->file_bytes, size));
+	if (erofs->root_hash)
+		printf(", root hash %s", erofs->root_hash);
+	putchar('\n');
+}
+
 void output_image_details_text(const struct cpull_image *image)
 {
 	char when[32], age[32], size[16];
@@ -248,6 +296,8 @@ void output_image_details_text(const struct cpull_image *image)
 	printf("%-12s%s (%s)\n", "Pulled:", output_time(image->pulled_at, when),
 	       output_age(image->pulled_at, (int64_t)time(NULL), age));
 	printf("%-12s%s\n", "Durable:", image->durable ? "yes" : "no, for this boot only");
+	printf("%-12s%s%s\n", "Snapshot:", snapshot_word(image->snapshot),
+	       has_trees(image) ? ", with hash trees" : "");
 	print_config(image->config);
 	printf("%-12s%zu, %s\n", "Layers:", image->layer_count, output_size(image_bytes(image), size));
 	for (size_t i = 0; i < image->layer_count; i++) {
@@ -260,6 +310,8 @@ void output_image_details_text(const struct cpull_image *image)
 		printf("%s\n       ", layer->encrypted ? ", encrypted" : "");
 		output_clean(stdout, layer->path);
 		putchar('\n');
+		if (image->erofs_layers)
+			print_erofs_layer(&image->erofs_layers[i]);
 	}
 }
 
@@ -276,8 +328,8 @@ void output_images_text(const struct cpull_images *images)
 		reference_columns = reference > reference_columns ? reference : reference_columns;
 		platform_columns = platform > platform_columns ? platform : platform_columns;
 	}
-	printf("%-*s  %-12s  %-*s  %6s  %10s  %s\n", reference_columns, "REFERENCE", "DIGEST", platform_columns,
-	       "PLATFORM", "LAYERS", "SIZE", "PULLED");
+	printf("%-*s  %-12s  %-*s  %-12s  %6s  %10s  %s\n", reference_columns, "REFERENCE", "DIGEST",
+	       platform_columns, "PLATFORM", "SNAPSHOT", "LAYERS", "SIZE", "PULLED");
 	for (size_t i = 0; i < count; i++) {
 		const struct cpull_image *image = cpull_images_get(images, i);
 		char digest[13], size[16], age[32];
@@ -286,8 +338,9 @@ void output_images_text(const struct cpull_images *images)
 		printf("%*s  %-12s  ", reference_columns - (int)strlen(image->reference), "",
 		       output_short_digest(image->manifest_digest, digest));
 		output_clean(stdout, image->platform);
-		printf("%*s  %6zu  %10s  %s\n", platform_columns - (int)strlen(image->platform), "",
-		       image->layer_count, output_size(image_bytes(image), size),
+		printf("%*s  %-12s  %6zu  %10s  %s\n", platform_columns - (int)strlen(image->platform), "",
+		       has_trees(image) ? "erofs+verity" : snapshot_word(image->snapshot), image->layer_count,
+		       output_size(image_bytes(image), size),
 		       output_age(image->pulled_at, now, age));
 	}
 }

@@ -49,6 +49,8 @@ static int start(struct cpull_engine *engine, const struct options *options, str
 		.cert_dir = options->cert_dir,
 		.timeout_ms = options->timeout_ms,
 		.connections = options->connections,
+		.snapshot = (enum cpull_snapshot)options->snapshot,
+		.verity = options->verity,
 		.progress = progress_on_layer,
 		.progress_payload = progress,
 	};

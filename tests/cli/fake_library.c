@@ -3,6 +3,7 @@
  * The library, played, for the tests of the program: coco_pull.h with behaviour that the image's name chooses.
  *   ok                three layers over 300 ms: the second encrypted, the third in the store already
  *   quick             the same at once, without a word of progress
+ *   erofs             the same with EROFS images, of which the second has a hash tree
  *   slow              three layers that take for ever; ends by cancel or deadline
  *   stuck             the same, deaf to cancel
  *   crawl             one layer that takes 6 seconds
@@ -64,6 +65,14 @@ struct cpull_pull {
 };
 
 #define BLOB_BYTES 10000000ull
+
+#define ROOT_HASH "00ff00ff00ff00ff00ff00ff00ff00ff00ff00ff00ff00ff00ff00ff00ff00ff"
+
+static const struct cpull_erofs_layer erofs_layers[] = {
+	{.file_bytes = 40960, .data_blocks = 10},
+	{.file_bytes = 49152, .data_blocks = 10, .root_hash = ROOT_HASH},
+	{.file_bytes = 4096, .data_blocks = 1},
+};
 
 const char *cpull_version(void)
 {
@@ -243,7 +252,7 @@ static int script(struct cpull_pull *pull)
 		pull->err.http_status = 503;
 		return CPULL_ERR_REGISTRY;
 	}
-	if (is_image(pull, "quick"))
+	if (is_image(pull, "quick") || is_image(pull, "erofs"))
 		return CPULL_OK;
 	for (unsigned i = 0; i < pull->layer_count; i++)
 		report(pull, i);
@@ -302,6 +311,10 @@ static void plan(struct cpull_pull *pull)
 			  .fetch = {20000000, 777, 888, 999}, .connections = 4,
 			  .files = {30000000, 123, 456, 0}},
 	};
+	if (is_image(pull, "erofs")) {
+		pull->result.snapshot = CPULL_SNAPSHOT_EROFS;
+		pull->result.erofs_layers = erofs_layers;
+	}
 }
 
 static void echo_pull(const struct cpull_pull_options *options)
@@ -322,6 +335,8 @@ static void echo_pull(const struct cpull_pull_options *options)
 	json_object_set_new(object, "cert_dir", text_or_null(options->cert_dir));
 	json_object_set_new(object, "timeout_ms", json_integer(options->timeout_ms));
 	json_object_set_new(object, "connections", json_integer(options->connections));
+	json_object_set_new(object, "snapshot", json_integer(options->snapshot));
+	json_object_set_new(object, "verity", json_boolean(options->verity));
 	echo("pull", object);
 }
 
@@ -448,6 +463,8 @@ int cpull_images_load(struct cpull_engine *engine, struct cpull_images **out, st
 	(*out)->images[1].layer_count = 1;
 	(*out)->images[1].pulled_at = time(NULL) - 7200;
 	(*out)->images[1].durable = false;
+	(*out)->images[1].snapshot = CPULL_SNAPSHOT_EROFS;
+	(*out)->images[1].erofs_layers = &erofs_layers[1];
 	return CPULL_OK;
 }
 

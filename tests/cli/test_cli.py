@@ -52,7 +52,8 @@ def test_defaults(echo):
     assert told["pull"] == {"what": "pull", "size_is_right": True, "image": "quick", "platform": None,
                             "decryption_keys": [], "require_encrypted": False, "plain_http": False,
                             "tls_no_verify": False, "creds": None, "authfile": None, "cert_dir": None,
-                            "timeout_ms": 0, "connections": 0, "dumpable": 0, "core_limit": 0}
+                            "timeout_ms": 0, "connections": 0, "snapshot": 0, "verity": False,
+                            "dumpable": 0, "core_limit": 0}
 
 
 EVERY_OPTION = [
@@ -73,6 +74,10 @@ EVERY_OPTION = [
     ("plain-http", "true", "pull", "plain_http", True),
     ("io", "sync", "engine", "io", 2),
     ("durable", "true", "engine", "durable", True),
+    ("snapshot", "overlay", "pull", "snapshot", 0),
+    ("snapshot", "erofs", "pull", "snapshot", 1),
+    ("snapshot", "auto", "pull", "snapshot", 2),
+    ("verity", "true", "pull", "verity", True),
 ]
 
 
@@ -263,8 +268,8 @@ def test_pull_quiet():
 def test_pull_json():
     done = run("ok", "--format=json")
     result = json.loads(done.stdout)
-    assert list(result) == ["reference", "manifest_digest", "config_digest", "platform", "layers", "stats"]
-    assert result["manifest_digest"] == DIGEST
+    assert list(result) == ["reference", "manifest_digest", "config_digest", "platform", "snapshot", "layers", "stats"]
+    assert result["manifest_digest"] == DIGEST and result["snapshot"] == "overlay"
     assert [list(layer) for layer in result["layers"]] == \
         [["digest", "diff_id", "media_type", "size", "encrypted", "path", "reused"]] * 3
     assert [layer["encrypted"] for layer in result["layers"]] == [False, True, False]
@@ -272,6 +277,15 @@ def test_pull_json():
     assert result["layers"][0]["path"] == "/store/\ufffd/fs"
     assert result["stats"] == {"bytes_fetched": 20000000, "bytes_unpacked": 60000000, "wall_ms": 300,
                                "peak_rss_bytes": 2**63 - 1}
+
+
+def test_pull_json_of_erofs():
+    result = json.loads(run("erofs", "--format=json").stdout)
+    assert result["snapshot"] == "erofs"
+    assert [layer["file_bytes"] for layer in result["layers"]] == [40960, 49152, 4096]
+    assert [layer.get("verity") for layer in result["layers"]] == [
+        None, {"root_hash": "00ff" * 16, "data_blocks": 10, "hash_offset": 40960, "salt": "", "algorithm": "sha256"},
+        None]
 
 
 def test_pull_json_with_stats():
@@ -346,8 +360,10 @@ def test_deadline():
 
 def test_list():
     lines = run("list").stdout.splitlines()
-    assert lines[0].split() == ["REFERENCE", "DIGEST", "PLATFORM", "LAYERS", "SIZE", "PULLED"]
-    assert lines[1].split()[:6] == ["registry.example.org/debian:12", "001122334455", "linux/amd64", "2", "3.5", "KiB"]
+    assert lines[0].split() == ["REFERENCE", "DIGEST", "PLATFORM", "SNAPSHOT", "LAYERS", "SIZE", "PULLED"]
+    assert lines[1].split()[:7] == ["registry.example.org/debian:12", "001122334455", "linux/amd64", "overlay", "2",
+                                    "3.5", "KiB"]
+    assert lines[2].split()[3:5] == ["erofs+verity", "1"]
     assert lines[2].split()[-3:] == ["2", "hours", "ago"]
     assert len({line.index(word) for line, word in zip(lines, ("DIGEST", "001122334455", "001122334455"))}) == 1
 
@@ -358,6 +374,8 @@ def test_list_json():
                                                         "example.org/a/much/longer/name:tag"]
     assert images[0]["pulled_at"] == "2025-11-25T01:41:00Z" and images[0]["size"] == 3584
     assert images[0]["durable"] is True and len(images[0]["layers"]) == 2
+    assert [image["snapshot"] for image in images] == ["overlay", "erofs"]
+    assert images[1]["layers"][0]["verity"]["root_hash"] == "00ff" * 16 and "verity" not in images[0]["layers"][0]
 
 
 def test_list_empty():
@@ -380,6 +398,13 @@ def test_inspect_text():
     assert 'Entrypoint: ["/bin/sh","-c"]' in lines
     assert "Labels:     evil=\\x1b[2Jname" in lines
     assert any("2.0 KiB" in line and "encrypted" in line for line in lines)
+    assert "Snapshot:   overlay" in lines
+
+
+def test_inspect_text_of_erofs():
+    lines = run("inspect", "example.org/a/much/longer/name:tag").stdout.splitlines()
+    assert "Snapshot:   erofs, with hash trees" in lines
+    assert "       48.0 KiB on disk, root hash " + "00ff" * 16 in lines
 
 
 def test_inspect_unknown():
@@ -424,7 +449,7 @@ def test_help():
         assert done.returncode == 0 and done.stdout.startswith("Usage: coco-pull") and done.stderr == ""
     assert run("pull", "--help").stdout == run("help", "pull").stdout == run("ok", "-h").stdout
     assert help_options("mount") == {"--store", "--format", "--log-level", "--rw"}
-    assert "--rw" not in help_options("pull") and len(help_options()) == 20
+    assert "--rw" not in help_options("pull") and len(help_options()) == 22
     assert max(map(len, run("help").stdout.splitlines())) <= 90
 
 

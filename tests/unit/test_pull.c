@@ -424,6 +424,31 @@ static void so_many_connections_and_no_more(void **state)
 	cpull_engine_free(engine);
 }
 
+/* An older caller's structs, of the same size and zero in what it does not know, ask for what there was then. */
+_Static_assert(sizeof(struct cpull_pull_options) == 160 && offsetof(struct cpull_pull_options, connections) == 96,
+	       "what callers were built against");
+_Static_assert(CPULL_SNAPSHOT_OVERLAY == 0 && sizeof(struct cpull_layer) == 48, "what callers were built against");
+
+static void hash_trees_want_images(void **state)
+{
+	struct cpull_pull_options o = {.size = sizeof(o), .image = "oci:/nowhere", .verity = true};
+	struct cpull_engine *engine = open_engine("snapshots", 0);
+	struct cpull_error err = {0};
+	struct cpull_pull *pull;
+
+	(void)state;
+	assert_int_equal(cpull_pull_start(engine, &o, &pull, &err), CPULL_ERR_USAGE);
+	assert_non_null(strstr(err.message, "erofs"));
+	o.snapshot = CPULL_SNAPSHOT_EROFS;
+	assert_int_equal(cpull_pull_start(engine, &o, &pull, NULL), CPULL_ERR_NOT_FOUND);
+	o.snapshot = CPULL_SNAPSHOT_AUTO + 1;
+	assert_int_equal(cpull_pull_start(engine, &o, &pull, NULL), CPULL_ERR_USAGE);
+	o.snapshot = CPULL_SNAPSHOT_AUTO;
+	o.reserved_bytes[6] = 1;
+	assert_int_equal(cpull_pull_start(engine, &o, &pull, NULL), CPULL_ERR_USAGE);
+	cpull_engine_free(engine);
+}
+
 /* A newer caller's members must not be passed over in silence: one of them may be a policy. */
 static void unknown_members_are_refused(void **state)
 {
@@ -471,6 +496,7 @@ int main(void)
 		cmocka_unit_test(bad_content_is_no_verdict_without_the_blob),
 		cmocka_unit_test(indexes_nest_so_deep_and_no_deeper),
 		cmocka_unit_test(so_many_connections_and_no_more),
+		cmocka_unit_test(hash_trees_want_images),
 		cmocka_unit_test(unknown_members_are_refused),
 	};
 

@@ -352,7 +352,7 @@ static void a_layer_without_a_mark_is_synced_again(void **state)
 	(void)state;
 	by_tag("many", name);
 	assert_true(syncs_of(name, true, false) > 0);
-	store_layer_key(layers[2].diff_id, NULL, key);
+	store_layer_key(layers[2].diff_id, NULL, LAYER_DIRECTORY, key);
 	mark = format_string("%s/store/layers/%s/durable", scratch, key);
 	assert_int_equal(unlink(mark), 0);
 	assert_true(syncs_of(name, true, true) > 0);

@@ -48,6 +48,20 @@ static struct store *open_store(void)
 
 static const struct layer_facts facts = {.diff_id = DIFF_ID, .blob_digest = DIFF_ID};
 
+static int stage_for(struct store *store, const char *parents, struct stage **out)
+{
+	struct layer_wish wish = {.diff_id = DIFF_ID, .parents = parents};
+
+	return store_stage(store, &wish, out, NULL);
+}
+
+static int set_aside(struct store *store, struct stage *stage, const char *parents)
+{
+	struct layer_wish wish = {.diff_id = DIFF_ID, .parents = parents};
+
+	return store_stage_set_aside(store, stage, &wish, NULL);
+}
+
 static int find(struct store *store, const char *parents, struct layer_ref *out, struct cpull_error *err)
 {
 	struct layer_wish wish = {.diff_id = DIFF_ID, .parents = parents};
@@ -60,9 +74,9 @@ static void commit_layer(struct store *store, const char *parents, struct layer_
 	struct stage *stage;
 	char key[STORE_KEY_BYTES];
 
-	assert_int_equal(store_stage(store, DIFF_ID, "p1", &stage, NULL), 1);
-	assert_int_equal(mkdirat(stage->root_fd, "inside", 0755), 0);
-	store_layer_key(DIFF_ID, parents, key);
+	assert_int_equal(stage_for(store, "p1", &stage), 1);
+	assert_int_equal(mkdirat(stage->content_fd, "inside", 0755), 0);
+	store_layer_key(DIFF_ID, parents, LAYER_DIRECTORY, key);
 	assert_int_equal(store_stage_commit(store, stage, key, &facts, ref, NULL), 0);
 }
 
@@ -72,14 +86,14 @@ static void stage_has_one_owner(void **state)
 	struct stage *stage, *other;
 
 	(void)state;
-	assert_int_equal(store_stage(store, DIFF_ID, "p1", &stage, NULL), 1);
-	assert_int_equal(store_stage(store, DIFF_ID, "p1", &other, NULL), 0);
+	assert_int_equal(stage_for(store, "p1", &stage), 1);
+	assert_int_equal(stage_for(store, "p1", &other), 0);
 	/* opening the store again must not sweep what is under way */
 	struct store *again = open_store();
-	assert_int_equal(store_stage(again, DIFF_ID, "p1", &other, NULL), 0);
+	assert_int_equal(stage_for(again, "p1", &other), 0);
 	assert_true(fs_same_file(stage->fd, store->staging_fd, stage->name));
 	store_stage_drop(store, stage);
-	assert_int_equal(store_stage(again, DIFF_ID, "p1", &other, NULL), 1);
+	assert_int_equal(stage_for(again, "p1", &other), 1);
 	store_stage_drop(again, other);
 	store_close(again);
 	store_close(store);
@@ -92,20 +106,20 @@ static void stage_set_aside_keeps_only_its_own_kind_waiting(void **state)
 	struct stage *stage, *other;
 
 	(void)state;
-	assert_int_equal(store_stage(store, DIFF_ID, "p1", &stage, NULL), 1);
-	assert_int_equal(store_stage_set_aside(store, stage, DIFF_ID, "p1", NULL), 0);
-	assert_int_equal(store_stage_set_aside(store, stage, DIFF_ID, "p1", NULL), 0);
-	assert_int_equal(store_stage(again, DIFF_ID, "p1", &other, NULL), 0);
-	assert_int_equal(store_stage(again, DIFF_ID, "p2", &other, NULL), 1);
-	assert_int_equal(store_stage_set_aside(again, other, DIFF_ID, "p2", NULL), 0);
+	assert_int_equal(stage_for(store, "p1", &stage), 1);
+	assert_int_equal(set_aside(store, stage, "p1"), 0);
+	assert_int_equal(set_aside(store, stage, "p1"), 0);
+	assert_int_equal(stage_for(again, "p1", &other), 0);
+	assert_int_equal(stage_for(again, "p2", &other), 1);
+	assert_int_equal(set_aside(again, other, "p2"), 0);
 	store_stage_drop(again, other);
 	store_stage_drop(store, stage);
 	/* a dead owner's is no one's */
 	assert_int_equal(mkdirat(store->staging_fd,
 				 "sha256-00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff.p1", 0700),
 			 0);
-	assert_int_equal(store_stage(again, DIFF_ID, "p1", &other, NULL), 1);
-	assert_int_equal(store_stage_set_aside(again, other, DIFF_ID, "p1", NULL), 0);
+	assert_int_equal(stage_for(again, "p1", &other), 1);
+	assert_int_equal(set_aside(again, other, "p1"), 0);
 	store_stage_drop(again, other);
 	store_close(again);
 	store_close(store);
@@ -177,8 +191,8 @@ static void encrypted_layer_is_for_its_key_only(void **state)
 	char key[STORE_KEY_BYTES];
 
 	(void)state;
-	assert_int_equal(store_stage(store, DIFF_ID, NULL, &stage, NULL), 1);
-	store_layer_key(DIFF_ID, NULL, key);
+	assert_int_equal(stage_for(store, NULL, &stage), 1);
+	store_layer_key(DIFF_ID, NULL, LAYER_DIRECTORY, key);
 	assert_int_equal(store_stage_commit(store, stage, key, &locked, &ref, NULL), 0);
 	assert_int_equal(store_layer_find(store, &wish, &second, NULL), 1);
 	layer_ref_drop(&second);
@@ -216,6 +230,200 @@ static void another_boot_is_not_trusted(void **state)
 	store_close(store);
 }
 
+/* ---- EROFS layers ---- */
+
+#define ROOT_HASH "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f"
+
+/* Two blocks, with a hash tree two more: the superblock and one block of hashes. */
+static const struct layer_image plain_image = {.blocks = 2}, tree_image = {.blocks = 2, .root_hash = ROOT_HASH};
+
+static void commit_image(struct store *store, const char *parents, const struct layer_image *image,
+			 struct layer_ref *ref)
+{
+	struct layer_wish wish = {.diff_id = DIFF_ID, .parents = "p1",
+				  .form = image->root_hash[0] ? LAYER_EROFS_VERITY : LAYER_EROFS};
+	struct layer_facts image_facts = facts;
+	struct stage *stage;
+	char key[STORE_KEY_BYTES];
+
+	image_facts.image = *image;
+	assert_int_equal(store_stage(store, &wish, &stage, NULL), 1);
+	assert_int_equal(ftruncate(stage->content_fd, (off_t)layer_image_bytes(image)), 0);
+	store_layer_key(DIFF_ID, parents, wish.form, key);
+	assert_int_equal(store_stage_commit(store, stage, key, &image_facts, ref, NULL), 0);
+}
+
+static int find_image(struct store *store, enum layer_form form, struct layer_ref *out)
+{
+	struct layer_wish wish = {.diff_id = DIFF_ID, .parents = "abc", .form = form};
+
+	return store_layer_find(store, &wish, out, NULL);
+}
+
+static void remove_layer(struct store *store, struct layer_ref *ref)
+{
+	CLEANUP_FD int lock = store_lock(store, STORE_EXCLUSIVE, NULL);
+
+	layer_ref_drop(ref);
+	assert_int_equal(store_layer_remove(store, ref->key, NULL), 1);
+}
+
+static void forms_of_a_layer_are_layers_of_their_own(void **state)
+{
+	struct store *store = open_store();
+	struct layer_ref dir = {.fd = -1}, image = {.fd = -1}, tree = {.fd = -1}, found = {.fd = -1};
+	struct stat st;
+
+	(void)state;
+	commit_layer(store, NULL, &dir);
+	assert_int_equal(find_image(store, LAYER_EROFS, &found), 0);
+	commit_image(store, "abc", &plain_image, &image);
+	assert_non_null(strstr(image.key, "ff.abc.erofs"));
+	assert_int_equal(find_image(store, LAYER_EROFS_VERITY, &found), 0);
+	assert_int_equal(find_image(store, LAYER_EROFS, &found), 1);
+	assert_string_equal(found.key, image.key);
+	assert_int_equal(found.image.blocks, 2);
+	assert_int_equal(fstat(found.fd, &st), 0);
+	assert_true(S_ISREG(st.st_mode) && st.st_size == 2 * VERITY_BLOCK_BYTES && (st.st_mode & 0777) == 0600);
+	layer_ref_drop(&found);
+
+	commit_image(store, NULL, &tree_image, &tree);
+	assert_int_equal(find_image(store, LAYER_EROFS_VERITY, &found), 1);
+	assert_string_equal(found.image.root_hash, ROOT_HASH);
+	layer_ref_drop(&found);
+	/* one with a tree will do for who wants none */
+	remove_layer(store, &image);
+	assert_int_equal(find_image(store, LAYER_EROFS, &found), 1);
+	assert_string_equal(found.key, tree.key);
+
+	/* pinned twice */
+	CLEANUP_FD int lock = store_lock(store, STORE_EXCLUSIVE, NULL);
+	layer_ref_drop(&found);
+	assert_int_equal(store_layer_remove(store, tree.key, NULL), 0);
+	close(steal_fd(&lock));
+	remove_layer(store, &tree);
+	assert_int_equal(find_image(store, LAYER_EROFS, &found), 0);
+	remove_layer(store, &dir);
+	store_empty_trash(store);
+	store_close(store);
+}
+
+static void stages_of_two_forms_do_not_meet(void **state)
+{
+	struct layer_wish wish = {.diff_id = DIFF_ID, .parents = "p1", .form = LAYER_EROFS};
+	struct store *store = open_store();
+	struct stage *dir, *image, *other;
+
+	(void)state;
+	assert_int_equal(stage_for(store, "p1", &dir), 1);
+	assert_int_equal(store_stage(store, &wish, &image, NULL), 1);
+	assert_int_equal(store_stage(store, &wish, &other, NULL), 0);
+	assert_int_equal(store_stage_set_aside(store, image, &wish, NULL), 0);
+	assert_int_equal(store_stage(store, &wish, &other, NULL), 0);
+	store_stage_drop(store, image);
+	store_stage_drop(store, dir);
+	store_close(store);
+}
+
+static void write_layer_json(struct store *store, const char *key, const char *text)
+{
+	char path[STORE_KEY_BYTES + 16];
+
+	snprintf(path, sizeof(path), "%s", key);
+	CLEANUP_FD int fd = fs_open_dir(store->layers_fd, path);
+
+	assert_int_equal(fs_replace_file(fd, "layer.json", text, strlen(text), false, NULL), 0);
+}
+
+/* What layer.json says of an image has to be what such a layer has, to the letter. */
+static void unsound_facts_are_not_believed(void **state)
+{
+#define VERITY_JSON(root, blocks, offset, salt, algorithm) \
+	"\"verity\":{\"root_hash\":\"" root "\",\"data_blocks\":" blocks ",\"hash_offset\":" offset \
+	",\"salt\":\"" salt "\",\"algorithm\":\"" algorithm "\"}"
+	static const struct {
+		const char *facts;
+		int found;
+	} rows[] = {
+		{"\"snapshot\":\"erofs\",\"blocks\":2," VERITY_JSON(ROOT_HASH, "2", "8192", "", "sha256"), 1},
+		{"\"snapshot\":\"overlay\",\"blocks\":2," VERITY_JSON(ROOT_HASH, "2", "8192", "", "sha256"), 0},
+		{"\"snapshot\":7,\"blocks\":2," VERITY_JSON(ROOT_HASH, "2", "8192", "", "sha256"), 0},
+		{"\"snapshot\":\"squashfs\",\"blocks\":2," VERITY_JSON(ROOT_HASH, "2", "8192", "", "sha256"), 0},
+		{"\"blocks\":2," VERITY_JSON(ROOT_HASH, "2", "8192", "", "sha256"), 0},
+		{"\"snapshot\":\"erofs\"," VERITY_JSON(ROOT_HASH, "2", "8192", "", "sha256"), 0},
+		{"\"snapshot\":\"erofs\",\"blocks\":2", 0},
+		{"\"snapshot\":\"erofs\",\"blocks\":0," VERITY_JSON(ROOT_HASH, "0", "0", "", "sha256"), 0},
+		{"\"snapshot\":\"erofs\",\"blocks\":-1," VERITY_JSON(ROOT_HASH, "2", "8192", "", "sha256"), 0},
+		{"\"snapshot\":\"erofs\",\"blocks\":4294967296,"
+		 VERITY_JSON(ROOT_HASH, "4294967296", "17592186044416", "", "sha256"), 0},
+		{"\"snapshot\":\"erofs\",\"blocks\":2," VERITY_JSON(ROOT_HASH, "3", "8192", "", "sha256"), 0},
+		{"\"snapshot\":\"erofs\",\"blocks\":2," VERITY_JSON(ROOT_HASH, "2", "4096", "", "sha256"), 0},
+		{"\"snapshot\":\"erofs\",\"blocks\":2," VERITY_JSON(ROOT_HASH, "2", "8192", "00", "sha256"), 0},
+		{"\"snapshot\":\"erofs\",\"blocks\":2," VERITY_JSON(ROOT_HASH, "2", "8192", "", "sha512"), 0},
+		{"\"snapshot\":\"erofs\",\"blocks\":2," VERITY_JSON("00", "2", "8192", "", "sha256"), 0},
+		{"\"snapshot\":\"erofs\",\"blocks\":2," VERITY_JSON("", "2", "8192", "", "sha256"), 0},
+		/* another size than that of the file */
+		{"\"snapshot\":\"erofs\",\"blocks\":3," VERITY_JSON(ROOT_HASH, "3", "12288", "", "sha256"), 0},
+	};
+	struct store *store = open_store();
+	struct layer_ref ref = {.fd = -1}, found = {.fd = -1};
+	char text[1024];
+
+	(void)state;
+	commit_image(store, NULL, &tree_image, &ref);
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+		snprintf(text, sizeof(text), "{\"diff_id\":\"" DIFF_ID "\",\"key_print\":null,\"boot_id\":\"%s\",%s}",
+			 store->boot_id, rows[i].facts);
+		write_layer_json(store, ref.key, text);
+
+		int rc = find_image(store, LAYER_EROFS_VERITY, &found);
+
+		if (rc != rows[i].found || store_layer_trusted(store, ref.key, NULL) != rows[i].found)
+			fail_msg("row %zu: %d", i, rc);
+		if (rc)
+			layer_ref_drop(&found);
+	}
+	remove_layer(store, &ref);
+	store_close(store);
+}
+
+static void cut_image_is_not_trusted(void **state)
+{
+	struct store *store = open_store();
+	struct layer_ref ref = {.fd = -1}, found = {.fd = -1};
+	struct stat st, again;
+
+	(void)state;
+	commit_image(store, NULL, &plain_image, &ref);
+	assert_int_equal(ftruncate(ref.fd, VERITY_BLOCK_BYTES), 0);
+	assert_int_equal(find_image(store, LAYER_EROFS, &found), 0);
+	assert_int_equal(store_layer_trusted(store, ref.key, NULL), 0);
+	assert_int_equal(fstat(ref.fd, &st), 0);
+	/* a new pull replaces it */
+	commit_image(store, NULL, &plain_image, &found);
+	assert_int_equal(fstat(found.fd, &again), 0);
+	assert_true(again.st_size == 2 * VERITY_BLOCK_BYTES && again.st_ino != st.st_ino);
+	layer_ref_drop(&ref);
+	remove_layer(store, &found);
+	store_close(store);
+}
+
+static void durable_image_outlives_the_boot(void **state)
+{
+	struct store *store = open_store();
+	struct layer_ref ref = {.fd = -1};
+
+	(void)state;
+	commit_image(store, NULL, &tree_image, &ref);
+	assert_int_equal(store_make_durable(store, &ref, 1, NULL), 0);
+	layer_ref_drop(&ref);
+	strcpy(store->boot_id, "another boot");
+	assert_int_equal(find_image(store, LAYER_EROFS_VERITY, &ref), 1);
+	assert_int_equal(store_layer_durable(store, ref.key, NULL), 1);
+	remove_layer(store, &ref);
+	store_close(store);
+}
+
 #define HELLO "hello"
 #define HELLO_DIGEST "sha256:2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824"
 
@@ -248,6 +456,50 @@ static void damaged_record_is_not_believed(void **state)
 	layer.key = "../../etc";
 	assert_int_equal(record_save(store, &record, NULL), 0);
 	assert_int_equal(record_load(store, "r.example/a:b", &back, NULL), 0);
+	store_close(store);
+}
+
+static void record_has_one_kind_of_layers(void **state)
+{
+	struct store *store = open_store();
+	struct record_layer layers[2] = {
+		{.digest = DIFF_ID, .diff_id = DIFF_ID, .media_type = "t", .key = "sha256-k.erofs",
+		 .image = plain_image},
+		{.digest = DIFF_ID, .diff_id = DIFF_ID, .media_type = "t", .key = "sha256-k.abc.verity.erofs",
+		 .image = tree_image}};
+	struct record back, record = {.reference = "r.example/erofs:1",
+				      .manifest_digest = HELLO_DIGEST,
+				      .config_digest = HELLO_DIGEST,
+				      .platform = "linux/amd64",
+				      .wanted = "linux/amd64",
+				      .manifest = HELLO,
+				      .config = HELLO,
+				      .snapshot = CPULL_SNAPSHOT_EROFS,
+				      .layers = layers,
+				      .layer_count = 2};
+
+	(void)state;
+	assert_int_equal(record_save(store, &record, NULL), 0);
+	assert_int_equal(record_load(store, record.reference, &back, NULL), 1);
+	assert_int_equal(back.snapshot, CPULL_SNAPSHOT_EROFS);
+	assert_int_equal(back.layers[0].image.blocks, 2);
+	assert_string_equal(back.layers[0].image.root_hash, "");
+	assert_string_equal(back.layers[1].image.root_hash, ROOT_HASH);
+	record_free(&back);
+	/* a directory among images, and the other way round */
+	layers[0].key = "sha256-k";
+	assert_int_equal(record_save(store, &record, NULL), 0);
+	assert_int_equal(record_load(store, record.reference, &back, NULL), 0);
+	layers[0].key = "sha256-k.erofs";
+	record.snapshot = CPULL_SNAPSHOT_OVERLAY;
+	assert_int_equal(record_save(store, &record, NULL), 0);
+	assert_int_equal(record_load(store, record.reference, &back, NULL), 0);
+	/* an image of which nothing is known */
+	record.snapshot = CPULL_SNAPSHOT_EROFS;
+	layers[0].image.blocks = 0;
+	assert_int_equal(record_save(store, &record, NULL), 0);
+	assert_int_equal(record_load(store, record.reference, &back, NULL), 0);
+	assert_int_equal(record_remove(store, record.reference, NULL), 0);
 	store_close(store);
 }
 
@@ -291,7 +543,7 @@ static void trouble_with_looking_is_no_verdict(void **state)
 
 	commit_layer(store, NULL, &ref);
 	layer_ref_drop(&ref);
-	store_layer_key(DIFF_ID, NULL, key);
+	store_layer_key(DIFF_ID, NULL, LAYER_DIRECTORY, key);
 	assert_int_equal(record_save(store, &record, NULL), 0);
 
 	without_descriptors(&limit);
@@ -475,7 +727,13 @@ int main(void)
 		cmocka_unit_test(layer_of_other_parents_is_another),
 		cmocka_unit_test(encrypted_layer_is_for_its_key_only),
 		cmocka_unit_test(another_boot_is_not_trusted),
+		cmocka_unit_test(forms_of_a_layer_are_layers_of_their_own),
+		cmocka_unit_test(stages_of_two_forms_do_not_meet),
+		cmocka_unit_test(unsound_facts_are_not_believed),
+		cmocka_unit_test(cut_image_is_not_trusted),
+		cmocka_unit_test(durable_image_outlives_the_boot),
 		cmocka_unit_test(damaged_record_is_not_believed),
+		cmocka_unit_test(record_has_one_kind_of_layers),
 		cmocka_unit_test(trouble_with_looking_is_no_verdict),
 		cmocka_unit_test(commit_leaves_a_trusted_layer_alone),
 		cmocka_unit_test(record_has_room_for_every_image),
