@@ -18,6 +18,7 @@
 #include "engine/base/error.h"
 #include "engine/base/fs.h"
 #include "engine/engine.h"
+#include "engine/mount_stack.h"
 #include "engine/record.h"
 #include "snapshot/overlay.h"
 
@@ -132,6 +133,14 @@ static int mount_own(struct store *store, const char *id, bool make, struct cpul
 	}
 }
 
+/* Moves an owned directory of a mount that is gone into the trash, unmounting what is still mounted in there. */
+static int clear_away(struct store *store, const char *id, struct cpull_error *err)
+{
+	int rc = mount_stack_clear(store, id, err);
+
+	return rc ? rc : store_trash(store, store->mounts_fd, id, err);
+}
+
 typedef int (*mount_fn)(struct store *store, const char *id, const struct mount_record *m, void *payload,
 			struct cpull_error *err);
 
@@ -216,7 +225,7 @@ static int sweep_mount(struct store *store, const char *id, const struct mount_r
 							store->path, id);
 	if (fd < 0 && !store_is_absent(errno))
 		return error_sys(err, CPULL_ERR_STORAGE, errno, "opening %s/mounts/%s", store->path, id);
-	return store_trash(store, store->mounts_fd, id, err);
+	return clear_away(store, id, err);
 }
 
 int mounts_sweep(struct store *store, struct cpull_error *err)
@@ -281,39 +290,11 @@ static int own_fresh(struct store *store, const char *id, const char *dir, struc
 		if (empty < 0)
 			rc = error_sys(err, CPULL_ERR_STORAGE, -empty, "listing %s/mounts/%s", store->path, id);
 		if (rc >= 0)
-			rc = store_trash(store, store->mounts_fd, id, err);
+			rc = clear_away(store, id, err);
 		close(fd);
 		if (rc)
 			return rc;
 	}
-}
-
-static int mount_layers(struct cpull_engine *engine, const char *id, const struct record *image, const char *dir,
-			bool rw, struct cpull_error *err)
-{
-	const char **lowers = calloc(image->layer_count, sizeof(*lowers));
-	CLEANUP_FREE char *upper = format_string("%s/mounts/%s/upper", engine->store->path, id);
-	CLEANUP_FREE char *work = format_string("%s/mounts/%s/work", engine->store->path, id);
-	int rc = lowers && upper && work ? 0 : CPULL_ERR_NOMEM;
-
-	for (size_t i = 0; !rc && i < image->layer_count; i++)
-		if (!(lowers[i] = store_layer_path(engine->store, image->layers[i].key)))
-			rc = CPULL_ERR_NOMEM;
-	if (rc) {
-		error_nomem(err);
-	} else {
-		struct overlay_mount mount = {.lowers = lowers,
-					      .lower_count = image->layer_count,
-					      .upper = rw ? upper : NULL,
-					      .work = rw ? work : NULL,
-					      .target = dir};
-
-		rc = overlay_mount(&mount, &engine->log, err);
-	}
-	for (size_t i = 0; lowers && i < image->layer_count; i++)
-		free((char *)lowers[i]);
-	free(lowers);
-	return rc;
 }
 
 /* The image's record by any of its names. */
@@ -356,11 +337,12 @@ static int mount_pinned(struct cpull_engine *engine, const struct record *image,
 
 	/* until the mount can be seen, a removal that has looked for mounts must not go on to the layers */
 	CLEANUP_FD int lock = store_lock(store, STORE_SHARED, err);
+	const struct mount_stack stack = {.store = store, .id = id, .image = image, .target = dir, .read_write = rw};
 
 	rc = lock < 0 ? lock : fill_mount_dir(store, fd, image, dir, rw, err);
 	if (!rc)
-		rc = mount_layers(engine, id, image, dir, rw, err);
-	if (rc && store_trash(store, store->mounts_fd, id, NULL))
+		rc = mount_stack_make(&stack, err);
+	if (rc && clear_away(store, id, NULL))
 		log_warn(&engine->log, "leaving %s/mounts/%s behind", store->path, id);
 	return rc;
 }
@@ -447,9 +429,9 @@ static int unmount_owned(struct store *store, const char *id, const char *dir, s
 	if (rc && rc != CPULL_ERR_NOT_FOUND)
 		return rc;
 
-	int trashed = store_trash(store, store->mounts_fd, id, rc ? NULL : err);
+	int cleared = clear_away(store, id, rc ? NULL : err);
 
-	return rc ? rc : trashed;
+	return rc ? rc : cleared;
 }
 
 int cpull_unmount(struct cpull_engine *engine, const char *dir, struct cpull_error *err)
