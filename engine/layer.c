@@ -19,7 +19,6 @@
 #include "engine/base/thread.h"
 #include "engine/decompress.h"
 #include "engine/layer_digests.h"
-#include "snapshot/dir_fs.h"
 
 /* What a stage returns when its pool or queue was cancelled by the other one, which has noted the reason. */
 #define STOPPED 1
@@ -41,7 +40,7 @@ struct layer_job {
 	uint8_t *slice;              /* with the cipher: what was decrypted last */
 	struct decompress *decompress;
 	struct layer_digests *digests;
-	struct layer_writer *writer;
+	struct layer_output *output;
 	pthread_t opener, sink;
 	bool opener_started, sink_started;
 
@@ -298,7 +297,7 @@ static int write_tar(struct layer_job *job, struct chunk *chunk, struct cpull_er
 	int rc = layer_digests_tar(job->digests, chunk, err);
 
 	if (!rc)
-		rc = layer_writer_feed(job->writer, chunk, err);
+		rc = layer_writer_feed(layer_output_writer(job->output), chunk, err);
 	job->write_stats.bytes += chunk->len;
 	atomic_fetch_add_explicit(&job->unpacked, chunk->len, memory_order_relaxed);
 	return rc;
@@ -332,6 +331,15 @@ static int write_chunks(struct layer_job *job, struct cpull_error *err)
 	return rc ? STOPPED : layer_digests_check_blob(job->digests, err);
 }
 
+/* What stands alone is sealed here, where other layers do not wait for it. */
+static int finish_output(struct layer_job *job, struct cpull_error *err)
+{
+	struct layer_writer *writer = layer_output_writer(job->output);
+	int rc = layer_writer_finish(writer, &job->written, err);
+
+	return rc || layer_writer_has_loose_ends(writer) ? rc : layer_output_seal(job->output, err);
+}
+
 static void *sink_main(void *payload)
 {
 	struct layer_job *job = payload;
@@ -342,7 +350,7 @@ static void *sink_main(void *payload)
 	if (!rc && !atomic_load(&job->judging)) {
 		rc = layer_digests_check_diff_id(job->digests, &err);
 		if (!rc)
-			rc = layer_writer_finish(job->writer, &job->written, &err);
+			rc = finish_output(job, &err);
 	}
 	if (rc < 0)
 		job_fail(job, &err);
@@ -361,25 +369,21 @@ static int make_cipher(struct layer_job *job, struct cpull_error *err)
 	return job->slice ? layer_cipher_new(job->o.key, &job->cipher, err) : error_nomem(err);
 }
 
-static int make_writer(struct layer_job *job, struct cpull_error *err)
+static int make_output(struct layer_job *job, struct cpull_error *err)
 {
-	const struct dir_fs_options options = {
-		.dirfd = job->o.stage->content_fd, .io = job->o.engine->io, .log = &job->o.engine->log};
-	struct layer_writer_options writer = {0};
-	int rc = dir_fs_new(&options, &writer.fs, err);
+	const struct layer_output_options options = {.stage = job->o.stage,
+						     .diff_id = job->o.diff_id_text,
+						     .io = job->o.engine->io,
+						     .log = &job->o.engine->log};
 
-	return rc ? rc : layer_writer_new(&writer, &job->writer, err);
+	return layer_output_new(&options, &job->output, err);
 }
 
 static int make_stages(struct layer_job *job, struct cpull_error *err)
 {
 	const struct memory_plan *plan = &job->o.engine->plan;
 	struct pool *pool = job->o.engine->pool;
-	int rc = 0;
-
-	if (layer_form_is_erofs(job->o.stage->form))
-		return error_set(err, CPULL_ERR_UNSUPPORTED, "no writer for EROFS images");
-	rc = pool_share_open(pool, SHARE_RESERVED, plan->share_max, &job->in);
+	int rc = pool_share_open(pool, SHARE_RESERVED, plan->share_max, &job->in);
 
 	if (!rc)
 		rc = pool_share_open(pool, SHARE_RESERVED, plan->share_max, &job->out);
@@ -391,7 +395,7 @@ static int make_stages(struct layer_job *job, struct cpull_error *err)
 	if (!rc)
 		rc = layer_digests_new(job->o.blob_digest, job->o.key, job->o.diff_id, &job->digests, err);
 	if (!rc)
-		rc = make_writer(job, err);
+		rc = make_output(job, err);
 	if (!rc)
 		rc = source_open_blob(job->o.source, job->o.descriptor, job->in, &job->blob, err);
 	return rc;
@@ -469,9 +473,9 @@ int layer_job_finish(struct layer_job *job, struct cpull_error *err)
 	return job->err.code;
 }
 
-struct layer_writer *layer_job_writer(struct layer_job *job)
+struct layer_output *layer_job_output(struct layer_job *job)
 {
-	return job->writer;
+	return job->output;
 }
 
 static void add_stage(struct cpull_stage_stats *sum, const struct cpull_stage_stats *one)
@@ -514,7 +518,7 @@ void layer_job_free(struct layer_job *job)
 {
 	if (!job)
 		return;
-	layer_writer_free(job->writer); /* it may hold chunks of writes under way */
+	layer_output_free(job->output); /* it may hold chunks of writes under way */
 	release_stages(job);
 	queue_destroy(&job->queue);
 	pthread_mutex_destroy(&job->lock);

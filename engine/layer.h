@@ -8,7 +8,7 @@
 
 #include "crypto/layer_cipher.h"
 #include "engine/engine.h"
-#include "snapshot/layer_writer.h"
+#include "engine/layer_output.h"
 
 struct layer_job;
 
@@ -18,6 +18,7 @@ struct layer_job_options {
 	const struct descriptor *descriptor; /* borrowed for the job's life, like the rest */
 	const struct digest *blob_digest;
 	const struct digest *diff_id;
+	const char *diff_id_text;
 	const struct layer_key *key; /* NULL for a plain layer */
 	struct stage *stage;
 	/* Called on the job's threads when layer_job_state() has changed. */
@@ -46,10 +47,10 @@ void layer_job_cancel(struct layer_job *job, int code);
 enum layer_job_state layer_job_state(struct layer_job *job);
 void layer_job_progress(struct layer_job *job, struct layer_progress *out);
 /* Joins the threads and returns the outcome: 0 when every byte was there, all digests and the HMAC are right, and
- * the tree is written. */
+ * all of it is written: it is sealed, unless it has loose ends. */
 int layer_job_finish(struct layer_job *job, struct cpull_error *err);
-/* After layer_job_finish() returned 0. The writer is still there to tie loose ends, and to be sealed. */
-struct layer_writer *layer_job_writer(struct layer_job *job);
+/* After layer_job_finish() returned 0: to tie loose ends, and seal. */
+struct layer_output *layer_job_output(struct layer_job *job);
 /* Adds the job's figures to the pull's. */
 void layer_job_add_stats(const struct layer_job *job, struct cpull_stats *stats);
 uint64_t layer_job_entries(const struct layer_job *job);

@@ -148,21 +148,21 @@ static void stop_all(struct cpull_pull *pull)
 
 /* ---- committing ---- */
 
-/* The roots of the layers below i, topmost first. Borrowed descriptors. */
+/* Ties layer i to those below it, and seals it. */
 static int tie(struct cpull_pull *pull, size_t i, struct cpull_error *err)
 {
-	struct lower_layer *lowers = calloc(i + 1, sizeof(*lowers));
+	struct layer_output *output = layer_job_output(pull->layers[i].job);
+	CLEANUP_FREE const struct layer_ref **lowers = calloc(i + 1, sizeof(*lowers));
 	size_t count = 0;
 
 	if (!lowers)
 		return error_nomem(err);
 	for (size_t k = i; k-- > 0;)
-		lowers[count++].dirfd = pull->layers[k].ref.fd;
+		lowers[count++] = &pull->layers[k].ref;
 
-	int rc = layer_writer_tie(layer_job_writer(pull->layers[i].job), lowers, count, err);
+	int rc = layer_output_tie(output, lowers, count, err);
 
-	free(lowers);
-	return rc;
+	return rc ? rc : layer_output_seal(output, err);
 }
 
 static int commit(struct cpull_pull *pull, size_t i, bool loose, struct cpull_error *err)
@@ -172,8 +172,6 @@ static int commit(struct cpull_pull *pull, size_t i, bool loose, struct cpull_er
 	char key[STORE_KEY_BYTES];
 	int rc = loose ? tie(pull, i, err) : 0;
 
-	if (!rc)
-		rc = layer_writer_seal(layer_job_writer(l->job), err);
 	if (rc)
 		return rc;
 	layer_job_progress(l->job, &done);
@@ -184,7 +182,8 @@ static int commit(struct cpull_pull *pull, size_t i, bool loose, struct cpull_er
 				    .blob_digest = l->desc->digest,
 				    .key_print = l->key ? l->key_print : NULL,
 				    .unpacked_bytes = done.unpacked_bytes,
-				    .entries = layer_job_entries(l->job)};
+				    .entries = layer_job_entries(l->job),
+				    .image = *layer_output_image(layer_job_output(l->job))};
 
 	layer_job_free(STEAL(l->job));
 	store_layer_key(l->diff_id_text, loose ? l->parents : NULL, pull->form, key);
@@ -211,6 +210,11 @@ static int share(struct cpull_pull *pull, struct pull_layer *l, struct cpull_err
 	return 0;
 }
 
+static bool has_loose_ends(const struct pull_layer *l)
+{
+	return layer_writer_has_loose_ends(layer_output_writer(layer_job_output(l->job)));
+}
+
 /* From below: what is complete becomes visible as soon as it can. *left counts what is not ready. */
 static int commit_complete(struct cpull_pull *pull, size_t *left, struct cpull_error *err)
 {
@@ -222,7 +226,7 @@ static int commit_complete(struct cpull_pull *pull, size_t *left, struct cpull_e
 		if (l->step == STEP_WAITING && l->same_as >= 0)
 			rc = share(pull, l, err);
 		if (l->step == STEP_STAGED) {
-			bool loose = layer_writer_has_loose_ends(layer_job_writer(l->job));
+			bool loose = has_loose_ends(l);
 			struct layer_wish wish = pull_layer_wish(pull, l);
 
 			if (!loose || *left == 0)
@@ -293,6 +297,7 @@ static int start_owned(struct cpull_pull *pull, struct pull_layer *l, struct cpu
 				      .descriptor = l->desc,
 				      .blob_digest = l->blob_digest,
 				      .diff_id = l->diff_id,
+				      .diff_id_text = l->diff_id_text,
 				      .key = l->key,
 				      .stage = l->stage,
 				      .changed = pull_nudge,
