@@ -41,6 +41,7 @@ struct layer_job {
 	struct decompress *decompress;
 	struct layer_digests *digests;
 	struct layer_output *output;
+	size_t aside; /* of the windows' memory, for the output */
 	pthread_t opener, sink;
 	bool opener_started, sink_started;
 
@@ -376,6 +377,8 @@ static int make_output(struct layer_job *job, struct cpull_error *err)
 						     .io = job->o.engine->io,
 						     .log = &job->o.engine->log};
 
+	job->aside = layer_output_memory(job->o.stage->form, job->o.engine->io);
+	window_bank_set_aside(job->o.engine->windows, job->aside);
 	return layer_output_new(&options, &job->output, err);
 }
 
@@ -458,6 +461,9 @@ static void release_stages(struct layer_job *job)
 	free(STEAL(job->slice));
 	pool_share_close(STEAL(job->in));
 	pool_share_close(STEAL(job->out));
+	if (job->aside)
+		window_bank_set_aside_end(job->o.engine->windows, job->aside);
+	job->aside = 0;
 }
 
 int layer_job_finish(struct layer_job *job, struct cpull_error *err)

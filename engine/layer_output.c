@@ -14,6 +14,7 @@
 #include "snapshot/dir_fs.h"
 #include "snapshot/erofs_fs.h"
 #include "snapshot/erofs_reader.h"
+#include "snapshot/erofs_spool.h"
 #include "snapshot/verity.h"
 
 struct layer_output {
@@ -85,6 +86,15 @@ static int make_fs(struct layer_output *output, struct cpull_error *err)
 
 	return layer_form_is_erofs(output->o.stage->form) ? make_image_fs(output, err)
 							  : dir_fs_new(&options, &output->fs, err);
+}
+
+size_t layer_output_memory(enum layer_form form, enum cpull_io io)
+{
+	size_t blocks = EROFS_BLOCKS_MEMORY_BYTES * (io == CPULL_IO_URING ? 2 : 1);
+
+	if (!layer_form_is_erofs(form))
+		return 0;
+	return blocks + EROFS_SPOOL_MEMORY_BYTES + (form == LAYER_EROFS_VERITY ? VERITY_MEMORY_BYTES : 0);
 }
 
 int layer_output_new(const struct layer_output_options *options, struct layer_output **out, struct cpull_error *err)

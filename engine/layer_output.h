@@ -17,6 +17,10 @@ struct layer_output_options {
 	struct log *log;
 };
 
+/* What an output takes until its layer is finished, beside names: what counts is what was not thought of when the
+ * budget was split, which is none for a directory. */
+size_t layer_output_memory(enum layer_form form, enum cpull_io io);
+
 MUST_CHECK int layer_output_new(const struct layer_output_options *options, struct layer_output **out,
 				struct cpull_error *err);
 /* To feed, finish and tie. */

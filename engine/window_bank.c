@@ -21,7 +21,8 @@ struct window_bank {
 	pthread_mutex_t lock;
 	pthread_cond_t changed;
 	size_t total;
-	size_t used; /* on loan and idle */
+	size_t used;  /* on loan and idle */
+	size_t aside; /* not for windows */
 	size_t idle_count;
 	struct window_lease idle[LIMIT_JOBS];
 };
@@ -95,7 +96,7 @@ static bool make_room(struct window_bank *bank, size_t window_bytes)
 {
 	bool dropped = false;
 
-	while (bank->used + window_bytes > bank->total && bank->idle_count) {
+	while (bank->used + bank->aside + window_bytes > bank->total && bank->idle_count) {
 		drop(bank, &bank->idle[--bank->idle_count]);
 		dropped = true;
 	}
@@ -103,7 +104,7 @@ static bool make_room(struct window_bank *bank, size_t window_bytes)
 	if (dropped)
 		malloc_trim(0);
 #endif
-	return bank->used + window_bytes <= bank->total;
+	return bank->used + bank->aside + window_bytes <= bank->total || !bank->used;
 }
 
 /* Under the lock. */
@@ -161,6 +162,23 @@ void window_bank_give(struct window_bank *bank, struct window_lease *lease)
 	} else {
 		drop(bank, lease);
 	}
+	pthread_cond_broadcast(&bank->changed);
+	pthread_mutex_unlock(&bank->lock);
+}
+
+void window_bank_set_aside(struct window_bank *bank, size_t bytes)
+{
+	pthread_mutex_lock(&bank->lock);
+	bank->aside += bytes;
+	make_room(bank, 0);
+	pthread_mutex_unlock(&bank->lock);
+}
+
+void window_bank_set_aside_end(struct window_bank *bank, size_t bytes)
+{
+	pthread_mutex_lock(&bank->lock);
+	assert(bank->aside >= bytes);
+	bank->aside -= bytes;
 	pthread_cond_broadcast(&bank->changed);
 	pthread_mutex_unlock(&bank->lock);
 }

@@ -4,8 +4,11 @@
  * KiB to 128 MiB; the bank keeps the sum of all windows below its total, whoever asks, and hands used decoders on to
  * the next layer.
  *
+ * What a layer needs for something else than a window, for as long as it is in progress, is taken out of the total.
+ *
  * Why waiting here cannot lock up: a layer that waits holds no window (it gives its own back before it asks for a
- * larger one), and a layer that holds one needs nothing of those that wait.
+ * larger one), and a layer that holds one needs nothing of those that wait. Where no window is on loan, one that fits
+ * the total is given, whatever else was taken out of it.
  */
 #ifndef ENGINE_WINDOW_BANK_H
 #define ENGINE_WINDOW_BANK_H
@@ -36,6 +39,9 @@ MUST_CHECK int window_bank_take(struct window_bank *bank, size_t window_bytes, c
 				struct window_lease *out, uint64_t *wait_ns);
 /* Empties the lease. One that is empty is fine. */
 void window_bank_give(struct window_bank *bank, struct window_lease *lease);
+/* Memory for something else; waits for nothing. Windows that are on loan stay so. */
+void window_bank_set_aside(struct window_bank *bank, size_t bytes);
+void window_bank_set_aside_end(struct window_bank *bank, size_t bytes);
 /* To be called after *cancelled of a waiter was set. */
 void window_bank_wake(struct window_bank *bank);
 

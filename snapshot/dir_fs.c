@@ -322,7 +322,7 @@ static mode_t read_umask(void)
 	return line && sscanf(line, "\nUmask: %o", &mask) == 1 ? (mode_t)mask : 07777;
 }
 
-static int finish(struct layer_fs *fs, struct cpull_error *err)
+static int nothing(struct layer_fs *fs, struct cpull_error *err)
 {
 	(void)fs;
 	(void)err;
@@ -369,7 +369,8 @@ static const struct layer_fs_ops dir_fs_ops = {
 	.copy = dir_writer_copy,
 	.restat = dir_writer_restat,
 	.end_files = dir_writer_end_files,
-	.finish = finish,
+	.rest = nothing,
+	.finish = nothing,
 	.free = free_fs,
 };
 

@@ -14,6 +14,7 @@
 #include <fcntl.h>
 #include <linux/magic.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
 
@@ -22,7 +23,7 @@
 #include "engine/base/limits.h"
 #include "engine/base/ring.h"
 
-#define BUFFER_BYTES ((size_t)512 << 10)
+#define BUFFER_BYTES EROFS_BLOCKS_MEMORY_BYTES
 #define BUFFERS 2u
 
 struct erofs_blocks {
@@ -280,6 +281,18 @@ int erofs_blocks_add_zeros(struct erofs_blocks *blocks, uint64_t len, struct cpu
 int erofs_blocks_align(struct erofs_blocks *blocks, struct cpull_error *err)
 {
 	return erofs_blocks_add_zeros(blocks, -blocks->filled % EROFS_BLOCK_BYTES, err);
+}
+
+int erofs_blocks_rest(struct erofs_blocks *blocks, struct cpull_error *err)
+{
+	int rc = blocks->filled ? write_out(blocks, err) : 0;
+
+	for (unsigned i = 0; !rc && blocks->ring && i < BUFFERS; i++)
+		rc = wait_for(blocks, i, err);
+	/* what the ring has registered stays where it is */
+	if (!rc && !blocks->ring)
+		madvise(blocks->buffers, BUFFER_BYTES, MADV_DONTNEED);
+	return rc;
 }
 
 static int leave_direct(struct erofs_blocks *blocks, struct cpull_error *err)

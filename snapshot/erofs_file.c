@@ -16,8 +16,8 @@
 
 void erofs_chunks_free(struct erofs_chunks *chunks)
 {
-	free(chunks->map);
-	free(chunks->partial);
+	free(STEAL(chunks->map));
+	free(STEAL(chunks->partial));
 }
 
 static uint64_t blocks_of(uint64_t bytes)

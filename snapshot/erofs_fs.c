@@ -162,6 +162,12 @@ static void end_files(struct layer_fs *fs, struct layer_fs_stats *out)
 	*out = (struct layer_fs_stats){.bulk_way = erofs_image_way(erofs_fs(fs)->image)};
 }
 
+/* Names stay, everything else can wait in files. */
+static int rest(struct layer_fs *fs, struct cpull_error *err)
+{
+	return erofs_image_rest(erofs_fs(fs)->image, err);
+}
+
 static void free_fs(struct layer_fs *fs)
 {
 	struct erofs_fs *self = erofs_fs(fs);
@@ -208,6 +214,7 @@ static const struct layer_fs_ops erofs_fs_ops = {
 	.copy = erofs_fs_copy,
 	.restat = erofs_fs_restat,
 	.end_files = end_files,
+	.rest = rest,
 	.finish = erofs_fs_finish,
 	.free = free_fs,
 };

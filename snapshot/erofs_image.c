@@ -228,6 +228,16 @@ static int write_super(struct erofs_image *image, uint64_t root, uint64_t meta_b
 	return erofs_blocks_first(image->blocks, first, err);
 }
 
+int erofs_image_rest(struct erofs_image *image, struct cpull_error *err)
+{
+	assert(!image->file.open);
+	erofs_chunks_free(&image->chunks);
+
+	int rc = erofs_blocks_rest(image->blocks, err);
+
+	return rc ? rc : erofs_spool_rest(image->spool, err);
+}
+
 int erofs_image_finish(struct erofs_image *image, uint64_t root, struct erofs_image_result *out,
 		       struct cpull_error *err)
 {

@@ -47,6 +47,9 @@ void erofs_image_free(struct erofs_image *image);
 /* The best way of writing that was taken so far. */
 enum bulk_way erofs_image_way(const struct erofs_image *image);
 
+/* No file is at work, and it may be long until the next call: next to no memory is held. */
+MUST_CHECK int erofs_image_rest(struct erofs_image *image, struct cpull_error *err);
+
 /* Everything has one link, and a directory two and one for each directory in it, until erofs_image_set_links(). */
 
 /* A regular file; one at a time. Data comes in order; sparse says that pieces may be missing: they read as zeros, and

@@ -246,6 +246,26 @@ int erofs_spool_write(struct erofs_spool *spool, uint64_t at, const void *data, 
 	return rc;
 }
 
+int erofs_spool_rest(struct erofs_spool *spool, struct cpull_error *err)
+{
+	int rc = 0;
+
+	/* places at the end that nothing was written to */
+	while (!rc && spool->end > spool->start + EROFS_SPOOL_MEMORY_BYTES)
+		rc = move_window(spool, err);
+	if (!rc && spool->fd < 0)
+		rc = make_file(spool, err);
+	if (!rc)
+		rc = write_file(spool, spool->start, spool->window, (size_t)(spool->end - spool->start), err);
+	if (rc)
+		return rc;
+	/* zeros again */
+	if (madvise(spool->window, EROFS_SPOOL_MEMORY_BYTES, MADV_DONTNEED))
+		return error_sys(err, CPULL_ERR_STORAGE, errno, "giving memory back");
+	spool->start = spool->end;
+	return 0;
+}
+
 static int drain_file(struct erofs_spool *spool, erofs_spool_fn take, void *payload, struct cpull_error *err)
 {
 	CLEANUP_FREE uint8_t *piece = malloc(PIECE_BYTES);

@@ -9,7 +9,7 @@
 #include "engine/base/util.h"
 
 /* So much of it stays in memory. */
-#define EROFS_SPOOL_MEMORY_BYTES ((size_t)4 << 20)
+#define EROFS_SPOOL_MEMORY_BYTES ((size_t)1 << 20)
 
 struct erofs_spool;
 
@@ -32,6 +32,8 @@ bool erofs_spool_inlines(uint64_t at, size_t fixed, size_t tail);
 /* Any place that was found, in any order, best in that of the places. */
 MUST_CHECK int erofs_spool_write(struct erofs_spool *spool, uint64_t at, const void *data, size_t len,
 				 struct cpull_error *err);
+/* Has the file take all of it: only what is written later takes memory. */
+MUST_CHECK int erofs_spool_rest(struct erofs_spool *spool, struct cpull_error *err);
 /* Of all records. */
 uint64_t erofs_spool_bytes(const struct erofs_spool *spool);
 /* Gives all of it in order, in pieces; what was given is gone. Only erofs_spool_free() may follow. */

@@ -132,6 +132,8 @@ struct layer_fs_ops {
 
 	/* No more tar: gives back what only files need. wait() was the last call. Tying may follow. */
 	void (*end_files)(struct layer_fs *fs, struct layer_fs_stats *out);
+	/* After it: the layer waits for those below it, for long maybe and with many others. */
+	int (*rest)(struct layer_fs *fs, struct cpull_error *err);
 	/* Nothing will be changed any more: what is not written yet is written. */
 	int (*finish)(struct layer_fs *fs, struct cpull_error *err);
 	void (*free)(struct layer_fs *fs);

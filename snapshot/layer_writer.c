@@ -387,14 +387,14 @@ int layer_writer_finish(struct layer_writer *writer, struct layer_writer_stats *
 		rc = tree_settle_all(writer->tree, 0, err);
 	if (rc)
 		return rc;
-	/* it may wait long for the layers below */
 	tree_close_cache(writer->tree);
 	writer->fs->ops->end_files(writer->fs, &stats);
 	writer->stats.bulk_way = stats.bulk_way;
 	writer->stats.helper = stats.helper;
 	if (out)
 		*out = writer->stats;
-	return 0;
+	/* it may wait long for the layers below */
+	return layer_writer_has_loose_ends(writer) ? writer->fs->ops->rest(writer->fs, err) : 0;
 }
 
 bool layer_writer_has_loose_ends(const struct layer_writer *writer)

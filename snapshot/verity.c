@@ -18,7 +18,7 @@
 #include "engine/base/error.h"
 #include "engine/base/fs.h"
 
-#define WINDOW_LEAVES ((1u << 20) / VERITY_HASH_BYTES)
+#define WINDOW_LEAVES (VERITY_MEMORY_BYTES / VERITY_HASH_BYTES)
 /* So many blocks of a level are hashed and written at once. */
 #define PIECE_BLOCKS 16u
 #define PIECE_BYTES (PIECE_BLOCKS * VERITY_BLOCK_BYTES)

@@ -20,8 +20,10 @@ struct verity_result {
 	uint64_t file_blocks; /* data, superblock and tree */
 };
 
-/* For one file, used by one thread at a time. Takes 1 MiB, whatever the file's size, and 0.3 MiB more to finish. */
+/* For one file, used by one thread at a time. Takes so much at most, whatever the file's size, and 0.3 MiB more to
+ * finish. */
 struct verity;
+#define VERITY_MEMORY_BYTES ((size_t)1 << 20)
 
 MUST_CHECK int verity_new(const struct verity_options *options, struct verity **out, struct cpull_error *err);
 /* Blocks as they are in the file from block `first` on. In any order, best in that of the file and an even number at a

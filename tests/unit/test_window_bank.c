@@ -118,12 +118,55 @@ static void wait_ends_by_cancel(void **state)
 	wait_ends(true);
 }
 
+static void idle_windows_give_way(void)
+{
+	struct window_bank *bank;
+	struct window_lease a = {0}, b = {0};
+
+	assert_int_equal(window_bank_new(8 * MIB, &bank, NULL), 0);
+	assert_int_equal(window_bank_take(bank, 4 * MIB, &never, &a, &waited_ns), 0);
+	window_bank_give(bank, &a);
+	window_bank_set_aside(bank, 5 * MIB);
+	/* alone, one may have all of the total, whatever was set aside, and after that whatever it gave back */
+	assert_int_equal(window_bank_take(bank, 3 * MIB, &never, &a, &waited_ns), 0);
+	assert_int_equal(a.window_bytes, 3 * MIB);
+	window_bank_give(bank, &a);
+	assert_int_equal(window_bank_take(bank, 8 * MIB, &never, &b, &waited_ns), 0);
+	window_bank_give(bank, &b);
+	window_bank_set_aside_end(bank, 5 * MIB);
+	window_bank_free(bank);
+}
+
+static void what_is_set_aside_is_not_for_windows(void **state)
+{
+	struct window_bank *bank;
+	struct window_lease a = {0};
+	struct waiter w = {0};
+	pthread_t thread;
+
+	(void)state;
+	idle_windows_give_way();
+	assert_int_equal(window_bank_new(11 * MIB, &bank, NULL), 0);
+	window_bank_set_aside(bank, 2 * MIB);
+	assert_int_equal(window_bank_take(bank, 4 * MIB, &never, &a, &waited_ns), 0);
+	w.bank = bank;
+	assert_int_equal(pthread_create(&thread, NULL, wait_for_window, &w), 0);
+	until_it_waits(&w);
+	assert_false(atomic_load(&w.got)); /* 2 + 4 + 6 are more than 11 */
+	window_bank_set_aside_end(bank, 2 * MIB);
+	pthread_join(thread, NULL);
+	assert_int_equal(w.rc, 0);
+	window_bank_give(bank, &a);
+	window_bank_free(bank);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(decoders_are_handed_on),
 		cmocka_unit_test(wait_ends_by_return),
 		cmocka_unit_test(wait_ends_by_cancel),
+		cmocka_unit_test(what_is_set_aside_is_not_for_windows),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
