@@ -2,17 +2,7 @@
 """--compare: what changed between two documents of bench/run."""
 import figures
 
-COMPARED = ("wall_s", "cpu_s", "peak_rss_bytes", "memory_bytes")
-
-
-ROUNDS_LEAST = 3
-
-
-def apart(old, new):
-    """Do the ranges of two summaries not touch? Then it is not just the noise of the rounds; None: too few to say."""
-    if min(len(old["values"]), len(new["values"])) < ROUNDS_LEAST:
-        return None
-    return new["max"] < old["min"] or new["min"] > old["max"]
+COMPARED = ("wall_s", "cpu_s", "peak_rss_bytes", "memory_bytes", "store_bytes")
 
 
 def compare(old, new):
@@ -25,6 +15,6 @@ def compare(old, new):
         for name in COMPARED:
             if name in row and name in before:
                 rows.append({"peer": row["peer"], "image": row["image"], "figure": name, "old": before[name]["median"],
-                             "new": row[name]["median"], "apart": apart(before[name], row[name]),
+                             "new": row[name]["median"], "apart": figures.apart(before[name], row[name]),
                              "ratio": figures.ratio(row[name]["median"], before[name]["median"])})
     return rows

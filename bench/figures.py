@@ -5,7 +5,10 @@ import statistics
 GB = 1e9
 MIB = 1 << 20
 MEASURED = ("wall_s", "cpu_s", "peak_rss_bytes", "memory_bytes", "store_bytes", "written_bytes")
-SUBJECT = "coco-pull"
+SUBJECT, EROFS = "coco-pull", "coco-pull erofs"
+SNAPSHOTS = (SUBJECT, EROFS)
+# A difference is beyond the noise where the ranges of so many rounds do not touch.
+ROUNDS_LEAST = 3
 
 
 def summary(values):
@@ -20,6 +23,13 @@ def median(row, name):
 
 def ratio(a, b):
     return a / b if a is not None and b else None
+
+
+def apart(one, other):
+    """Do the ranges of two summaries not touch? Then it is not just the noise of the rounds; None: too few to say."""
+    if min(len(one["values"]), len(other["values"])) < ROUNDS_LEAST:
+        return None
+    return one["max"] < other["min"] or one["min"] > other["max"]
 
 
 def find(document, peer, image):
@@ -48,7 +58,7 @@ def complete(document):
         row["cpu_s_per_gb"] = ratio(median(row, "cpu_s"), image["unpacked_bytes"] / GB)
         row["syscalls_per_entry"] = ratio(row.get("syscalls"), image["entries"])
         row["ratio"] = {name: ratio(median(row, name), median(base, name))
-                        for name in ("wall_s", "cpu_s", "peak_rss_bytes", "memory_bytes")}
+                        for name in ("wall_s", "cpu_s", "peak_rss_bytes", "memory_bytes", "store_bytes")}
         bound = image.get("bound") or {}
         row["bound_ratio"] = {"cpu_s": ratio(median(row, "cpu_s"), bound.get("cpu_s")),
                               "wall_s": ratio(median(row, "wall_s"), bound.get("wall_s"))}
@@ -71,6 +81,26 @@ def peer_targets(document, image):
     yield target("CPU against the bound", image, own and own["bound_ratio"]["cpu_s"], 1.25)
 
 
+def not_worse(what, image, own, other, figure):
+    """A target of at most 1 that still holds where it is missed by less than the noise of the rounds."""
+    row = target(what, image, ratio(median(own, figure), median(other, figure)), 1.0)
+    if row["holds"] is False:
+        beyond = apart(own[figure], other[figure])
+        row.update(holds=None if beyond is None else not beyond,
+                   note="too few rounds to say" if beyond is None else "" if beyond else "within the noise")
+    return row
+
+
+def snapshot_targets(document, image):
+    """What EROFS has to bring against directories."""
+    own, base = find(document, EROFS, image), find(document, SUBJECT, image)
+    if image.startswith("huge:"):
+        yield not_worse("erofs: wall against overlay", image, own, base, "wall_s")
+        return
+    for what, figure, limit in (("wall", "wall_s", 0.5), ("CPU", "cpu_s", 0.6), ("store", "store_bytes", 0.75)):
+        yield target("erofs: %s against overlay" % what, image, ratio(median(own, figure), median(base, figure)), limit)
+
+
 def memory_targets(document, image):
     own, small = find(document, SUBJECT, image), find(document, SUBJECT + "-24M", image)
     for row, what, limit in ((own, "peak RSS", 96), (small, "peak RSS with --memory 24M", 48)):
@@ -91,8 +121,9 @@ def targets(document):
     measured because coco-pull failed does not hold."""
     rows, failed = target_rows(document), failures(document)
     for row in rows:
-        peer = SUBJECT + "-24M" if "24M" in row["what"] else SUBJECT
-        if row["holds"] is None and (peer, row["image"]) in failed:
+        wanted = [EROFS, SUBJECT] if "erofs" in row["what"] else [SUBJECT + "-24M" if "24M" in row["what"] else SUBJECT]
+        peer = next((peer for peer in wanted if (peer, row["image"]) in failed), None)
+        if row["holds"] is None and peer:
             row.update(holds=False, note=peer + " failed")
     return rows
 
@@ -103,6 +134,8 @@ def target_rows(document):
         name, _, tag = image.partition(":")
         if name in ("multi", "huge", "many") and tag in ("gzip", "zstd"):
             rows += peer_targets(document, image)
+        if name in ("huge", "many") and tag in ("gzip", "zstd"):
+            rows += snapshot_targets(document, image)
         if tag == "enc" and name + ":gzip" in names:
             rows.append(target("CPU encrypted against plain", image,
                                ratio(median(find(document, SUBJECT, image), "cpu_s"),

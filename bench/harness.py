@@ -145,9 +145,10 @@ class Run:
             if name not in known:
                 raise measure.Failure("no peer is called %s: there are %s" % (name, ", ".join(known)))
         found = []
-        for name in dict.fromkeys([figures.SUBJECT] + wanted):
-            if known[name].missing():
-                self.missing[name] = "not installed: " + " ".join(known[name].missing())
+        for name in dict.fromkeys([*figures.SNAPSHOTS, *wanted]):
+            why = known[name].missing()
+            if why:
+                self.missing[name] = why
             else:
                 found.append(known[name])
         return found

@@ -38,7 +38,8 @@ def esc(text):
 
 def table(head, rows, last_is_verdict=False):
     def cell(value, last):
-        kind = {"yes": ' class="yes"', "NO": ' class="no"'}.get(value, "") if last and last_is_verdict else ""
+        verdict = str(value).partition(",")[0] if last and last_is_verdict else ""
+        kind = {"yes": ' class="yes"', "NO": ' class="no"'}.get(verdict, "")
         return "<td%s>%s</td>" % (kind, esc(value))
     body = "".join("<tr>%s</tr>" % "".join(cell(v, i == len(row) - 1) for i, v in enumerate(row)) for row in rows)
     return '<div class="wide"><table><tr>%s</tr>%s</table></div>' % (
@@ -83,39 +84,39 @@ def memory_chart(rows):
         [("peak RSS of the largest process, with its daemon", "o"), ("most that the store held", "l")])
 
 
-def bound_chart(bound, row):
+def bound_chart(bound, own):
+    """The bound above what coco-pull took; own: its rows, by each snapshot."""
     if not bound:
         return '<p class="soft">Not known: there are no micro-benchmarks in this run.</p>'
     parts = [(name, s, chart.PARTS[name]) for name, s in bound["parts"].items()]
     rows = [{"label": "bound", "parts": parts, "own": False, "text": report.seconds(bound["cpu_s"]) + " s"}]
-    if row:
+    for row in own:
         cpu = row["cpu_s"]["median"]
-        rows.append({"label": figures.SUBJECT, "parts": [("CPU", cpu, "o")], "own": True,
+        rows.append({"label": row["peer"], "parts": [("CPU", cpu, "o")], "own": True,
                      "text": "%s s · %s" % (report.seconds(cpu), report.times(row["bound_ratio"]["cpu_s"]))})
     said = "On %d cores no less than %s s of wall: %s" % (
         bound["cores"], report.seconds(bound["wall_s"]), "a %s share of the CPU time" % ("1/%d" % bound["cores"])
         if bound["wall_s"] > bound["chain_s"] else "%s of the largest layer, which cannot be split" % bound["chain"])
-    if row:
-        said += "; coco-pull takes %s." % report.times(row["bound_ratio"]["wall_s"])
+    said += "".join("; %s takes %s" % (row["peer"], report.times(row["bound_ratio"]["wall_s"])) for row in own) + "."
     return chart.stacks("CPU against the bound", "CPU seconds", rows, lambda v: report.seconds(v) + " s") + key(
         [(name, kind) for name, _, kind in parts]) + '<p class="soft">%s</p>' % esc(said)
 
 
 def stage_chart(row):
-    stages = ((row or {}).get("stats") or {}).get("stages")
+    stages = (row.get("stats") or {}).get("stages")
     if not stages:
-        return '<p class="soft">No --stats in this run.</p>'
+        return '<p class="soft">No --stats of %s in this run.</p>' % esc(row["peer"])
     rows = []
     for name, stage in stages.items():
         parts = [(what, stage.get(field, 0) / 1e9, kind) for what, field, kind in STAGE_PARTS]
         rows.append({"label": name, "parts": parts, "own": False, "text": "%s s busy" % report.seconds(parts[0][1])})
-    return chart.stacks("Stages", "seconds, summed over the layers, of the last round", rows,
+    return chart.stacks("Stages", "seconds of %s, summed over the layers, of the last round" % row["peer"], rows,
                         lambda v: report.seconds(v) + " s") + key([(what, kind) for what, _, kind in STAGE_PARTS])
 
 
 def image_section(document, name):
     image, rows = document["images"][name], [r for r in document["results"] if r["image"] == name]
-    own, bound = figures.find(document, figures.SUBJECT, name), image["bound"]
+    own, bound = [r for r in rows if r["peer"] in figures.SNAPSHOTS and not r["failed"]], image["bound"]
     cards = [
         card("Wall time", figure_chart(rows, "wall_s", "seconds", bound and (
             bound["wall_s"], "the bound on %d cores, %s s" % (bound["cores"], report.seconds(bound["wall_s"]))))),
@@ -123,7 +124,7 @@ def image_section(document, name):
             bound["cpu_s"], "the bound, %s s" % report.seconds(bound["cpu_s"])))),
         card("Peak memory", memory_chart(rows)) if any(not r["failed"] for r in rows) else "",
         card("coco-pull's CPU time against the bound, and its stages", bound_chart(bound, own),
-             stage_chart(own)),
+             *map(stage_chart, own)),
     ]
     failed = "".join("<p>%s failed: %s</p>" % (esc(r["peer"]), esc(r["failed"])) for r in rows if r["failed"])
     title, _, rest = report.image_title(name, image).partition(": ")

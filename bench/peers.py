@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The programs that are compared, each as the command that pulls one image into an empty store."""
 import dataclasses
+import functools
 import os
 import re
 import shlex
@@ -8,6 +9,7 @@ import shutil
 import subprocess
 import typing
 
+import figures
 import measure
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -40,13 +42,16 @@ class Peer:
     server: str = "registry"
     daemon: bool = False            # has containerd do it
     stats: bool = False             # prints coco-pull's --stats
+    lacks: str = ""                 # why it cannot take part, where that is no missing program
 
     @property
     def variant(self):
         return "@" in self.name or self.name.endswith("-24M")
 
     def missing(self):
-        return [p for p in self.programs if not shutil.which(p)]
+        """Why it cannot take part, or nothing."""
+        missing = [p for p in self.programs if not shutil.which(p)]
+        return "not installed: " + " ".join(missing) if missing else self.lacks
 
     def can(self, image):
         return image.compression in self.does and (not image.encrypted or "encrypted" in self.does)
@@ -56,6 +61,17 @@ class Peer:
             return ""
         done = subprocess.run(self.version, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
         return measure.last_line(done.stdout.strip().splitlines()[0])[:60] if done.stdout.strip() else ""
+
+
+@functools.cache
+def knows_snapshots(binary):
+    """Does this coco-pull write layers in more than one way?"""
+    done = subprocess.run([binary, "pull", "--help"], capture_output=True, text=True, check=False)
+    return "--snapshot " in done.stdout
+
+
+def snapshot_options(binary, kind="overlay"):
+    return ["--snapshot", kind] if knows_snapshots(binary) else []
 
 
 def coco_pull(*options):
@@ -120,11 +136,13 @@ PLAIN = ("gzip", "zstd", "none")
 
 def known(binary):
     """All peers by name, in the order of the report."""
-    own = (binary, "version")
+    own, overlay = (binary, "version"), snapshot_options(binary)
     peers = [
-        Peer("coco-pull", (binary,), ALL, coco_pull(), own, stats=True),
-        Peer("coco-pull-24M", (binary,), ALL, coco_pull("--memory", "24M"), own, stats=True),
-        Peer("coco-pull@nginx", (binary, "nginx"), ALL, coco_pull(), own, server="nginx", stats=True),
+        Peer(figures.SUBJECT, (binary,), ALL, coco_pull(*overlay), own, stats=True),
+        Peer(figures.EROFS, (binary,), ALL, coco_pull("--snapshot", "erofs"), own, stats=True,
+             lacks="" if overlay else "%s has no --snapshot" % binary),
+        Peer("coco-pull-24M", (binary,), ALL, coco_pull(*overlay, "--memory", "24M"), own, stats=True),
+        Peer("coco-pull@nginx", (binary, "nginx"), ALL, coco_pull(*overlay), own, server="nginx", stats=True),
         Peer("shell", SHELL_PROGRAMS, PLAIN, shell(), ("curl", "--version")),
         Peer("shell@nginx", (*SHELL_PROGRAMS, "nginx"), PLAIN, shell(), ("curl", "--version"), server="nginx"),
         Peer("shell-verified", (*SHELL_PROGRAMS, "sha256sum", "openssl"), ALL, shell("-v"), ("igzip", "--version")),

@@ -40,14 +40,14 @@ def spread(row, name):
 
 
 RESULT_HEAD = ["peer", "wall s", "CPU s", "CPU s/GB", "wall ×", "CPU ×", "CPU/bound", "RSS MiB", "RSS+store MiB",
-               "written MiB", "calls/entry"]
+               "store MiB", "written MiB", "calls/entry"]
 
 
 def result_cells(row):
     return [row["peer"], spread(row, "wall_s"), spread(row, "cpu_s"), seconds(row["cpu_s_per_gb"]),
             times(row["ratio"]["wall_s"]), times(row["ratio"]["cpu_s"]), times(row["bound_ratio"]["cpu_s"]),
-            mib(row["peak_rss_bytes"]["median"]), mib(row["memory_bytes"]["median"]),
-            mib(row["written_bytes"]["median"]), number(row["syscalls_per_entry"])]
+            *(mib(row[name]["median"]) for name in ("peak_rss_bytes", "memory_bytes", "store_bytes", "written_bytes")),
+            number(row["syscalls_per_entry"])]
 
 
 def overview(document):
@@ -92,12 +92,13 @@ def image_block(document, name):
              table(RESULT_HEAD, [result_cells(r) for r in rows if not r["failed"]])]
     lines += ["  %s failed: %s" % (r["peer"], r["failed"]) for r in rows if r["failed"]]
     lines.append(bound_line(image["bound"]))
-    lines += [stage_line(r) for r in rows if r["peer"] == figures.SUBJECT and stage_line(r)]
+    lines += [stage_line(r) for r in rows if r["peer"] in figures.SNAPSHOTS and stage_line(r)]
     return lines
 
 
 def holds(row):
-    return {True: "yes", False: "NO", None: row["note"] or "not measured"}[row["holds"]]
+    note = row["note"]
+    return {True: "yes" + (", " + note if note else ""), False: "NO", None: note or "not measured"}[row["holds"]]
 
 
 def target_cells(row):
@@ -106,7 +107,8 @@ def target_cells(row):
 
 
 TARGET_HEAD = ["target", "image", "measured", "at most", "unit", "holds"]
-COMPARE_NAMES = {"wall_s": "wall s", "cpu_s": "CPU s", "peak_rss_bytes": "RSS MiB", "memory_bytes": "RSS+store MiB"}
+COMPARE_NAMES = {"wall_s": "wall s", "cpu_s": "CPU s", "peak_rss_bytes": "RSS MiB", "memory_bytes": "RSS+store MiB",
+                 "store_bytes": "store MiB"}
 COMPARE_HEAD = ["peer", "image", "figure", "old", "new", "new/old", "beyond the noise"]
 
 

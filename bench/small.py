@@ -13,6 +13,7 @@ import urllib.parse
 
 import figures
 import measure
+import peers
 
 OCI = "application/vnd.oci.image."
 
@@ -63,7 +64,8 @@ def push_tiny(host, architecture):
 
 
 def pull(binary, reference, store):
-    return [binary, "pull", reference, "--plain-http", "--store", os.path.join(store, "s"), "--progress", "none"]
+    return [binary, "pull", reference, "--plain-http", "--store", os.path.join(store, "s"), "--progress", "none",
+            *peers.snapshot_options(binary)]
 
 
 def startup(binary, image, stores, scratch, times):

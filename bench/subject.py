@@ -6,6 +6,7 @@ import os
 import stat
 
 import measure
+import peers
 import services
 import unwrap
 
@@ -82,7 +83,7 @@ def read_facts(image, binary, key, stores, scratch):
     """Pulls the image once, untimed, and looks at what came out."""
     with stores.fresh() as store:
         argv = [binary, "pull", image.reference(image.host), "--plain-http", "--store", os.path.join(store, "s"),
-                "--format", "json", "--progress", "json"]
+                "--format", "json", "--progress", "json", *peers.snapshot_options(binary)]
         if image.encrypted:
             argv += ["--decryption-key", key]
         _, out = measure.run(argv, store, scratch)

@@ -122,6 +122,58 @@ def test_what_failed_itself_holds_no_target():
     assert figures.failures(doc) == [("coco-pull", "multi:gzip")] and not figures.failures(document())
 
 
+def snapshots(image, own, erofs, cpu=1.0, store=100 << 20):
+    """A document of one image pulled by both snapshots: their wall times, and what EROFS has of CPU and store against
+    directories of 1 s and 100 MiB."""
+    doc = document()
+    doc["images"] = {image: doc["images"]["multi:gzip"]}
+    doc["results"] = [
+        figures.result_row("coco-pull", image, [{**sample(w, 1.0), "store_bytes": 100 << 20} for w in own]),
+        figures.result_row("coco-pull erofs", image, [{**sample(w, cpu), "store_bytes": store} for w in erofs])]
+    figures.complete(doc)
+    doc["targets"] = figures.targets(doc)
+    return doc, {r["what"]: r for r in doc["targets"] if r["what"].startswith("erofs: ")}
+
+
+def test_targets_of_erofs_on_many_files():
+    doc, rows = snapshots("many:gzip", (1.0, 1.1, 1.2), (0.5, 0.54, 0.56), 0.6, 76 << 20)
+    assert [rows["erofs: %s against overlay" % w]["holds"] for w in ("wall", "CPU", "store")] == [True, True, False]
+    assert rows["erofs: store against overlay"]["value"] == pytest.approx(0.76)
+    doc["results"][1] = figures.result_row("coco-pull erofs", "many:gzip", [], "no")
+    failed = [r for r in figures.targets(doc) if r["what"].startswith("erofs: ")]
+    assert [(r["holds"], r["note"]) for r in failed] == [(False, "coco-pull erofs failed")] * 3
+    del doc["results"][1]
+    assert {r["holds"] for r in figures.targets(doc) if r["what"].startswith("erofs: ")} == {None}
+
+
+@pytest.mark.parametrize("erofs, holds, said", [
+    ((0.9, 0.8, 1.0), True, "yes"), ((1.15, 1.3, 1.4), True, "yes, within the noise"), ((1.3, 1.4, 1.5), False, "NO"),
+    ((1.3, 1.4), None, "too few rounds to say")])
+def test_target_of_erofs_on_a_huge_layer(erofs, holds, said):
+    _, rows = snapshots("huge:zstd", (1.0, 1.1, 1.2), erofs)
+    assert list(rows) == ["erofs: wall against overlay"]
+    row = rows["erofs: wall against overlay"]
+    assert row["holds"] is holds and report.holds(row) == said
+    assert ('class="yes"' in page.table(["a"], [[said]], True)) == (holds is True)
+
+
+def test_erofs_stands_beside_the_directories():
+    doc, _ = snapshots("many:gzip", (1.0, 1.1, 1.2), (0.5, 0.54, 0.56))
+    assert doc["results"][1]["ratio"]["store_bytes"] == 1
+    assert "coco-pull erofs takes" in page.render(doc) and "coco-pull erofs" in report.overview(doc)[0]
+
+
+def test_a_program_without_snapshots_takes_part_once(tmp_path):
+    for name, told, options in (("old", "--io", []), ("new", "--snapshot WORD", ["--snapshot", "overlay"])):
+        program = tmp_path / name
+        program.write_text("#!/bin/sh\necho '  %s'\n" % told)
+        program.chmod(0o755)
+        known = peers.known(str(program))
+        assert peers.snapshot_options(str(program)) == options
+        assert known["coco-pull"].missing() == "" and known["coco-pull erofs"].missing() == (
+            "" if options else "%s has no --snapshot" % program)
+
+
 def test_compare_tells_a_change_from_noise():
     changed = change.compare(document(), document((0.5, 0.6, 0.55), (5.0, 7.5, 6.5)))
     rows = {(r["peer"], r["figure"]): r for r in changed}
@@ -233,9 +285,10 @@ def test_run_quick(binary, work):
     assert out.returncode == 0, out.stderr
     doc = json.loads((work / "out.json").read_text())
     rows = {r["peer"]: r for r in doc["results"]}
-    assert list(rows) == ["coco-pull", "shell", "shell-verified", "mine", "broken"]
+    has_erofs = ["coco-pull erofs"] if "coco-pull erofs" not in doc["missing"] else []
+    assert list(rows) == ["coco-pull", *has_erofs, "shell", "shell-verified", "mine", "broken"]
     assert rows["broken"]["failed"] == "this is why" and "bound" in doc["missing"]
-    for name in ("coco-pull", "shell", "shell-verified", "mine"):
+    for name in ("coco-pull", *has_erofs, "shell", "shell-verified", "mine"):
         assert rows[name]["failed"] is None and rows[name]["rounds"] == 2
         assert rows[name]["cpu_s"]["median"] > 0 and rows[name]["wall_s"]["median"] > 0
         assert rows[name]["written_bytes"]["median"] > 5_000_000
