@@ -3,6 +3,21 @@
 import figures
 
 COMPARED = ("wall_s", "cpu_s", "peak_rss_bytes", "memory_bytes", "store_bytes")
+READ = ("find_first_s", "read_first_s", "find_cold_s", "read_cold_s", "find_warm_s", "read_warm_s",
+        "memory_pulled_bytes", "memory_first_bytes", "memory_read_bytes")
+
+
+def changes(before, after, names, image):
+    for name in (n for n in names if n in after and n in before):
+        yield {"peer": after["peer"], "image": image, "figure": name, "old": before[name]["median"],
+               "new": after[name]["median"], "apart": figures.apart(before[name], after[name]),
+               "ratio": figures.ratio(after[name]["median"], before[name]["median"])}
+
+
+def read_rows(document):
+    """{(peer, image, place): row} of what was read."""
+    rows = (document.get("reading") or {"rows": []})["rows"]
+    return {(row["peer"], row["image"], row["place"]): row for row in rows if not row["failed"]}
 
 
 def compare(old, new):
@@ -10,11 +25,10 @@ def compare(old, new):
     rows = []
     for row in new["results"]:
         before = figures.find(old, row["peer"], row["image"])
-        if row["failed"] or not before:
-            continue
-        for name in COMPARED:
-            if name in row and name in before:
-                rows.append({"peer": row["peer"], "image": row["image"], "figure": name, "old": before[name]["median"],
-                             "new": row[name]["median"], "apart": figures.apart(before[name], row[name]),
-                             "ratio": figures.ratio(row[name]["median"], before[name]["median"])})
+        if before and not row["failed"]:
+            rows += changes(before, row, COMPARED, row["image"])
+    once = read_rows(old)
+    for at, row in read_rows(new).items():
+        if at in once:
+            rows += changes(once[at], row, READ, "%s, %s" % at[1:])
     return rows

@@ -19,6 +19,7 @@ import machine
 import measure
 import page
 import peers
+import reading
 import report
 import services
 import small
@@ -54,6 +55,8 @@ def parse(argv):
     p.add_argument("--html", metavar="FILE", help="write the page")
     p.add_argument("--compare", metavar="OLD.json", help="show what changed since")
     p.add_argument("--no-strace", action="store_true", help="do not count system calls")
+    p.add_argument("--read", action=argparse.BooleanOptionalAction, default=True,
+                   help="read what coco-pull pulled, through both snapshots (default)")
     p.add_argument("--quick", action="store_true", help="a smoke test: two rounds of %s, no strace" % TINY)
     o = p.parse_args(argv)
     o.rounds = o.rounds or (2 if o.quick else 5)
@@ -320,6 +323,10 @@ def measure_all(run):
             if not (o.no_strace or row["failed"] or peer.variant):
                 row["syscalls"] = run.count_calls(peer, image)
             document["results"].append(row)
+    document["reading"] = None
+    if o.read:
+        say("reading what was pulled")
+        document["reading"] = reading.measure_all(run, say)
     say("start-up and re-pull")
     document["startup"] = small.startup(o.binary, run.tiny, run.stores, run.scratch, o.repeats)
     document["repull"] = small.repull(o.binary, run.tiny, run.stores, run.scratch, o.repeats, run.nginx)

@@ -50,6 +50,30 @@ class Stores:
             shutil.rmtree(path, ignore_errors=True)
 
 
+class Disks(Stores):
+    """The same, each an ext4 of its own, on a disk that is a file of `base`."""
+
+    bytes = 16 << 30                # it takes as much as is written, and a little
+
+    @contextlib.contextmanager
+    def fresh(self):
+        path = tempfile.mkdtemp(dir=self.root)
+        disk = path + ".disk"
+        with open(disk, "wb") as f:
+            f.truncate(self.bytes)
+        try:
+            subprocess.run(["mkfs.ext4", "-q", "-F", disk], check=True)
+            # Nothing is to be written behind the back of what is measured.
+            subprocess.run(["mount", "-o", "loop,noinit_itable", disk, path], check=True)
+            subprocess.run(["mount", "--make-private", path], check=True)
+            os.mkdir(os.path.join(path, "home"))
+            yield path
+        finally:
+            unmount_all(path)
+            os.unlink(disk)
+            os.rmdir(path)
+
+
 def unmount_all(path):
     """Takes down what is mounted at or below a path, deepest first."""
     path = os.path.realpath(path)

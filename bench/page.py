@@ -133,6 +133,55 @@ def image_section(document, name):
             report.RESULT_HEAD, [report.result_cells(r) for r in rows if not r["failed"]]))
 
 
+def read_label(row, what):
+    return "erofs" if row["peer"] == figures.EROFS else what
+
+
+def read_chart(rows):
+    """Wall times of going through one tree, phase by phase, for each snapshot."""
+    bars = []
+    for phase in report.READ_PHASES:
+        for row in rows:
+            s = row[phase + "_s"]
+            bars.append({"label": read_label(row, phase.replace("_", ", ")),
+                         "own": row["peer"] == figures.EROFS, "value": s["median"], "low": s["min"], "high": s["max"],
+                         "text": "%s s" % report.seconds(s["median"])})
+    return chart.bars("Going through the tree", "seconds of wall time", bars)
+
+
+def held_chart(rows):
+    """What is held after the pull, after the first reading, and after one that began with dropped caches."""
+    bars = []
+    for when in ("pulled", "first", "read"):
+        for row in rows:
+            whole, cache, kernel = (row["%s_%s_bytes" % (name, when)]["median"] / MIB
+                                    for name in ("memory", "cache", "kernel"))
+            bars.append({"label": read_label(row, when), "own": row["peer"] == figures.EROFS,
+                         "text": "%.0f MiB" % whole, "parts": [("store on tmpfs", whole - cache - kernel, "l"),
+                                                               ("page cache", cache, "p0"),
+                                                               ("inodes and names", kernel, "p4")]})
+    return chart.stacks("Memory held", "MiB", bars, lambda v: "%.0f MiB" % v) + key(
+        [("store on tmpfs", "l"), ("page cache, which can be dropped", "p0"), ("the kernel's inodes and names", "p4")])
+
+
+def read_section(document):
+    rows, failed = report.read_rows(document), report.read_failures(document)
+    if not rows and not failed:
+        return []
+    cards = []
+    for name in dict.fromkeys(report.read_name(r) for r in rows):
+        same = [r for r in rows if report.read_name(r) == name]
+        cards += [card(name, read_chart(same)), card(name + ": memory held", held_chart(same))]
+    return ["<h2>Reading what was pulled</h2>", READ_TOLD, *("<p>%s</p>" % esc(line) for line in failed),
+            '<div class="grid2">%s</div>' % "".join(cards), "<details><summary>All figures</summary>",
+            table(report.READ_HEAD, map(report.read_cells, rows)),
+            *(["<p>%s</p>" % esc(report.held_title(document)), table(report.HELD_HEAD, map(report.held_cells, rows))]
+              if rows else []), "</details>"]
+
+
+READ_TOLD = """<p>Each image is pulled, mounted, and gone through by one small program: every entry looked at (find), every
+file read (read). First is right after the pull, with what that left in the page cache; cold with all caches dropped;
+warm once more. The upper bar of two is that of directories.</p>"""
 READING = """<p>Bars are medians of the rounds, whiskers the least and the most; × is against coco-pull. Peers run
 in turn within each round, each into an empty store, with the blobs in the server's page cache. The dashed line is the
 bound: what the stages that cannot be left out take on this machine, each alone on one core, added up; for the
@@ -160,6 +209,7 @@ def render(document):
     parts += ["<h2>Targets</h2>", '<p class="soft">%s</p>' % verdict(document["targets"]),
               table(report.TARGET_HEAD, map(report.target_cells, document["targets"]), True)]
     parts += [image_section(document, name) for name in document["images"]]
+    parts += read_section(document)
     parts += ["<h2>Small things</h2>"] + ["<p>%s</p>" % esc(line) for line in report.small_lines(document)]
     parts += ["<h2>Versions</h2>", table(["peer", "version"], [v for v in document["versions"].items() if v[1]])
               .replace("<table>", '<table class="left">')]

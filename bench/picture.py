@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""bench/plot: two pictures of a document as SVG files that stand alone, for pages that show no HTML of ours."""
+"""bench/plot: pictures of a document as SVG files that stand alone, for pages that show no HTML of ours."""
 import json
 import os
 import sys
@@ -9,8 +9,13 @@ import figures
 import report
 
 STAGES, PEERS = "performance-stages.svg", "performance-peers.svg"
+SNAPSHOTS = "performance-snapshots.svg"
 # Of all images the bars of the peers would fill pages.
 PEER_IMAGES = ("multi:gzip", "multi:enc", "huge:gzip", "many:gzip")
+SNAPSHOT_IMAGES = ("many:gzip", "many:zstd", "multi:gzip", "huge:gzip")
+SNAPSHOT_FIGURES = (("wall_s", "wall", lambda v: report.seconds(v) + " s"),
+                    ("cpu_s", "CPU", lambda v: report.seconds(v) + " s"),
+                    ("store_bytes", "store", lambda v: report.mib(v) + " MiB"))
 
 
 def stages(document):
@@ -64,9 +69,36 @@ def peers(document):
                       rows, alone=True)
 
 
+def best_peer(document, image, figure):
+    """Of all others that were pulled by, the one that takes least of something."""
+    rows = [r for r in document["results"]
+            if r["image"] == image and is_shown(r) and r["peer"] not in figures.SNAPSHOTS]
+    return min(rows, key=lambda r: r[figure]["median"], default=None)
+
+
+def snapshots(document):
+    """EROFS images against directories, and the best of the peers. None where no image was pulled by both."""
+    rows = []
+    for image in SNAPSHOT_IMAGES:
+        own = [figures.find(document, peer, image) for peer in figures.SNAPSHOTS]
+        if not all(own):
+            continue
+        for figure, name, show in SNAPSHOT_FIGURES:
+            rows.append({"label": "%s, %s" % (image, name), "own": True, "value": None, "text": ""})
+            for row in filter(None, [*own, best_peer(document, image, figure)]):
+                s = {k: row[figure][k] / own[0][figure]["median"] for k in ("median", "min", "max")}
+                rows.append({"label": row["peer"], "own": row["peer"] == figures.EROFS, "value": s["median"],
+                             "low": s["min"], "high": s["max"],
+                             "text": "%s · %s" % (show(row[figure]["median"]), report.times(s["median"]))})
+    if not rows:
+        return None
+    return chart.bars("Layers as EROFS images against layers as directories, and the best of the peers",
+                      "of what coco-pull takes with directories, median and range", rows, alone=True)
+
+
 def pictures(document):
     """{file name: text} of those that the document has figures for."""
-    made = {STAGES: stages(document), PEERS: peers(document)}
+    made = {STAGES: stages(document), PEERS: peers(document), SNAPSHOTS: snapshots(document)}
     return {name: text for name, text in made.items() if text}
 
 

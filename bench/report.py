@@ -96,6 +96,54 @@ def image_block(document, name):
     return lines
 
 
+READ_PHASES = ("find_first", "read_first", "find_cold", "read_cold", "find_warm", "read_warm")
+READ_HEAD = ["image, store", "pulled by", "mount ms", *(name.replace("_", ", ") for name in READ_PHASES)]
+HELD_HEAD = ["image, store", "pulled by", "pulled", "kernel", "first", "cache", "kernel", "tree", "store", "read again",
+             "cache", "kernel", "tree", "store"]
+HELD = ("memory_pulled", "kernel_pulled", *(name + when for when in ("_first", "_read")
+                                            for name in ("memory", "cache", "kernel", "tree", "store")))
+
+
+def read_name(row):
+    return "%s, %s" % (row["image"], row["place"])
+
+
+def read_cells(row):
+    def took(phase):
+        return "%s · %s" % (seconds(row[phase + "_s"]["median"]), seconds(row[phase + "_cpu_s"]["median"]))
+    return [read_name(row), row["peer"], "%.0f" % (1000 * row["mount_s"]["median"]), *map(took, READ_PHASES)]
+
+
+def held_cells(row):
+    return [read_name(row), row["peer"], *(mib(row[name + "_bytes"]["median"]) for name in HELD)]
+
+
+HELD_BY = {"cgroup": "by a control group of their own", "meminfo": "by what the whole machine has more than before"}
+
+
+def read_rows(document, failed=False):
+    reading = document.get("reading") or {"rows": []}
+    return [row for row in reading["rows"] if bool(row["failed"]) == failed]
+
+
+def read_failures(document):
+    return ["%s of %s not read from %s: %s" % (row["peer"], row["image"], row["place"], row["failed"])
+            for row in read_rows(document, failed=True)]
+
+
+def held_title(document):
+    return "memory held, MiB, " + HELD_BY[document["reading"]["way"]]
+
+
+def read_block(document):
+    """What reading took, and what was held afterwards."""
+    rows, lines = read_rows(document), ["  " + line for line in read_failures(document)]
+    if rows:
+        lines = ["", "reading what was pulled, wall · CPU s", "", table(READ_HEAD, map(read_cells, rows)), "",
+                 held_title(document), "", table(HELD_HEAD, map(held_cells, rows)), *lines]
+    return lines
+
+
 def holds(row):
     note = row["note"]
     return {True: "yes" + (", " + note if note else ""), False: "NO", None: note or "not measured"}[row["holds"]]
@@ -108,7 +156,9 @@ def target_cells(row):
 
 TARGET_HEAD = ["target", "image", "measured", "at most", "unit", "holds"]
 COMPARE_NAMES = {"wall_s": "wall s", "cpu_s": "CPU s", "peak_rss_bytes": "RSS MiB", "memory_bytes": "RSS+store MiB",
-                 "store_bytes": "store MiB"}
+                 "store_bytes": "store MiB", **{phase + "_s": phase.replace("_", ", ") + " s" for phase in READ_PHASES},
+                 "memory_pulled_bytes": "held, pulled, MiB", "memory_first_bytes": "held, first, MiB",
+                 "memory_read_bytes": "held, read again, MiB"}
 COMPARE_HEAD = ["peer", "image", "figure", "old", "new", "new/old", "beyond the noise"]
 
 
@@ -142,6 +192,7 @@ def text(document):
     lines += ["not there: %s (%s)" % item for item in document["missing"].items()]
     for name in document["images"]:
         lines += image_block(document, name)
+    lines += read_block(document)
     lines += ["", table(*overview(document)), "", *small_lines(document), "",
               table(TARGET_HEAD, [target_cells(r) for r in document["targets"]])]
     if document.get("compare"):

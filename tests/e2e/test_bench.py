@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The benchmark: its arithmetic, its page, and one short run of all of it."""
+import contextlib
 import json
 import pathlib
 import shutil
@@ -16,9 +17,11 @@ import bound  # noqa: E402
 import change  # noqa: E402
 import figures  # noqa: E402
 import measure  # noqa: E402
+import memory  # noqa: E402
 import page  # noqa: E402
 import peers  # noqa: E402
 import picture  # noqa: E402
+import reading  # noqa: E402
 import report  # noqa: E402
 
 GIB = 1 << 30
@@ -163,6 +166,63 @@ def test_erofs_stands_beside_the_directories():
     assert "coco-pull erofs takes" in page.render(doc) and "coco-pull erofs" in report.overview(doc)[0]
 
 
+READ = {"mount_s": 0.02, **{phase + suffix: 0.5 for phase in report.READ_PHASES for suffix in ("_s", "_cpu_s")},
+        **{name + "_bytes": 300 << 20 for name in report.HELD if name.startswith("memory")},
+        **{name + "_bytes": 100 << 20 for name in ("cache_pulled", "store_pulled", *report.HELD)
+           if not name.startswith("memory")}}
+
+
+def with_reading(doc, find_cold=(1.0, 1.1, 1.2)):
+    doc["reading"] = {"way": "cgroup", "rows": [
+        reading.row(peer, "multi:gzip", place, [{**READ, "find_cold_s": s} for s in find_cold], None)
+        for peer in figures.SNAPSHOTS for place in ("tmpfs", "ext4")]}
+    doc["reading"]["rows"].append(reading.row("coco-pull", "many:gzip", "ext4", [], "no <room>"))
+    return doc
+
+
+def test_reading_is_told():
+    doc = with_reading(document())
+    text, shown = report.text(doc), page.render(doc)
+    assert "multi:gzip, ext4" in text and "1.10 · 0.50" in text and "by a control group of their own" in text
+    assert "coco-pull of many:gzip not read from ext4: no <room>" in text
+    root = ET.fromstring(shown.partition("\n")[2])
+    assert "Reading what was pulled" in [e.text for e in root.iter("h2")] and "not read from ext4" in shown
+    doc["reading"] = None
+    assert "Reading what" not in page.render(doc) and "reading what" not in report.text(doc)
+
+
+def test_compare_tells_of_reading():
+    rows = {(r["peer"], r["image"], r["figure"]): r for r in change.compare(
+        with_reading(document()), with_reading(document(), (0.5, 0.6, 0.7)))}
+    cold = rows["coco-pull erofs", "multi:gzip, ext4", "find_cold_s"]
+    assert cold["ratio"] == pytest.approx(0.6 / 1.1) and cold["apart"] is True
+    assert rows["coco-pull", "multi:gzip, tmpfs", "memory_first_bytes"]["apart"] is False
+    assert all(report.compare_cells(r) for r in rows.values())
+    assert not [r for r in change.compare(document(), with_reading(document())) if "," in r["image"]]
+
+
+def test_one_image_of_each_repository_is_read():
+    class Image:
+        def __init__(self, repository, encrypted):
+            self.repository, self.encrypted = repository, encrypted
+    images = [Image("multi", True), Image("multi", False), Image("multi", False), Image("huge", True)]
+    assert reading.chosen(images) == [images[1], images[3]]
+
+
+def test_what_the_kernel_holds_is_counted(tmp_path):
+    with contextlib.closing(memory.watch()) as group:
+        before = group.held()
+        subprocess.run(group.wrap(["dd", "if=/dev/zero", "of=%s/file" % tmp_path, "bs=1M", "count=32"]), check=True,
+                       stderr=subprocess.DEVNULL)
+        held = group.held()
+        (tmp_path / "file").unlink()
+    more = {name: held[name] - before[name] for name in held}
+    assert set(held) == {"cache", "shmem", "kernel"}
+    if group.way == "cgroup":
+        assert 32 << 20 <= more["cache"] + more["shmem"] < 48 << 20
+    assert memory.spent_since(memory.kernel_threads()) >= 0
+
+
 def test_a_program_without_snapshots_takes_part_once(tmp_path):
     for name, told, options in (("old", "--io", []), ("new", "--snapshot WORD", ["--snapshot", "overlay"])):
         program = tmp_path / name
@@ -187,7 +247,7 @@ def test_compare_wants_three_rounds():
     assert {r["apart"] for r in change.compare(document(), document((0.5, 0.6), (50.0, 75.0)))} == {None}
 
 
-@pytest.mark.parametrize("change_to_it", ["none", "no bound", "all failed", "compare"])
+@pytest.mark.parametrize("change_to_it", ["none", "reading", "no bound", "all failed", "compare"])
 def test_page_is_well_formed_and_stands_alone(change_to_it):
     doc = document()
     if change_to_it == "no bound":
@@ -196,6 +256,8 @@ def test_page_is_well_formed_and_stands_alone(change_to_it):
     elif change_to_it == "all failed":
         doc["results"] = [figures.result_row(r["peer"], r["image"], [], "failed") for r in doc["results"]]
         doc["targets"] = figures.targets(doc)
+    elif change_to_it == "reading":
+        with_reading(doc)
     elif change_to_it == "compare":
         doc["compare"] = change.compare(document(), doc)
     text = page.render(json.loads(json.dumps(doc)))
@@ -214,9 +276,12 @@ def test_page_is_well_formed_and_stands_alone(change_to_it):
 
 
 def test_pictures_stand_alone(tmp_path):
-    (tmp_path / "run.json").write_text(json.dumps(document()))
+    doc = document()
+    doc["results"].append(figures.result_row("coco-pull erofs", "multi:gzip", [sample(0.5), sample(0.6)]))
+    figures.complete(doc)
+    (tmp_path / "run.json").write_text(json.dumps(doc))
     made = subprocess.run([BENCH / "plot", tmp_path / "run.json", tmp_path], capture_output=True, text=True, check=True)
-    names = ["performance-stages.svg", "performance-peers.svg"]
+    names = ["performance-stages.svg", "performance-peers.svg", "performance-snapshots.svg"]
     assert made.stdout.split() == [str(tmp_path / name) for name in names]
     for name in names:
         text = (tmp_path / name).read_text()
@@ -226,7 +291,8 @@ def test_pictures_stand_alone(tmp_path):
         for box in (e for e in root.iter() if e.tag.endswith("}rect")):
             assert float(box.get("x", 0)) + float(box.get("width")) <= width
             assert float(box.get("y", 0)) + float(box.get("height")) <= height
-    stages, peers_text = ((tmp_path / name).read_text() for name in names)
+    stages, peers_text, snapshots_text = ((tmp_path / name).read_text() for name in names)
+    assert "multi:gzip, store" in snapshots_text and "0.50×" in snapshots_text and "podman" in snapshots_text
     for part in document()["images"]["multi:gzip"]["bound"]["parts"]:
         assert part in stages
     # What failed has no bar.
@@ -273,12 +339,16 @@ def test_placeholders_of_a_peer_are_quoted():
 
 
 @pytest.mark.slow
-def test_run_quick(binary, work):
+def test_run_quick(binary, work, tmp_path):
     for program in ("curl", "igzip", "jq", "docker-registry"):
         if not shutil.which(program):
             pytest.skip("%s is not installed" % program)
+    # Without the micro-benchmarks, which take their time, but with what reads the mounted trees.
+    tree = pathlib.Path(binary).parents[2] / "bench" / "micro" / "coco-bench-tree"
+    (tmp_path / "coco-bench-tree").symlink_to(tree)
     out = subprocess.run(
-        [BENCH / "run", "--quick", "--peers", "shell,shell-verified", "--binary", binary, "--micro", "/nonexistent",
+        [BENCH / "run", "--quick", "--peers", "shell,shell-verified", "--binary", binary, "--micro",
+         tmp_path / "coco-bench-micro",
          "--store", work, "--json", work / "out.json", "--html", work / "out.html",
          "--peer", "mine=%s {reference} --plain-http --store {store}/s" % binary,
          "--peer", "broken=echo this is why >&2; exit 3"], capture_output=True, text=True, check=False, timeout=120)
@@ -294,6 +364,12 @@ def test_run_quick(binary, work):
         assert rows[name]["written_bytes"]["median"] > 5_000_000
     image = doc["images"]["tiny:gzip"]
     assert image["entries"] >= 200 and image["unpacked_bytes"] > image["data_bytes"] > 5_000_000
+    if "reading" not in doc["missing"]:
+        read = {(r["peer"], r["place"]): r for r in doc["reading"]["rows"]}
+        assert [peer for peer, _ in read] == ["coco-pull", *has_erofs]
+        for row in read.values():
+            assert row["failed"] is None and row["rounds"] == 2 and row["find_cold_s"]["median"] > 0
+            assert row["tree_read_bytes"]["median"] >= image["data_bytes"]
     assert rows["coco-pull"]["stats"]["stages"] and doc["startup"]["coco_pull_s"]["median"] > 0
     if doc["repull"]["tag"]["requests"] is not None:
         assert (doc["repull"]["tag"]["requests"], doc["repull"]["digest"]["requests"]) == (1, 0)
