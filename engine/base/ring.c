@@ -389,11 +389,24 @@ static void arm_wake(struct ring *ring)
 	ring->wake_armed = true;
 }
 
+/* A wait with a time-out of zero has the kernel set up a timer and sleep until it fires: more than a direct write
+ * costs. */
+static int look_uring(struct ring *ring, struct ring_event *events, unsigned max)
+{
+	int rc = io_uring_submit_and_get_events(&ring->io);
+
+	if (rc < 0 && rc != -EINTR && rc != -EAGAIN && rc != -EBUSY)
+		return CPULL_ERR_INTERNAL;
+	return reap(ring, events, max);
+}
+
 static int wait_uring(struct ring *ring, int timeout_ms, struct ring_event *events, unsigned max)
 {
 	uint64_t end = timeout_ms < 0 ? 0 : now_ms() + (uint64_t)timeout_ms;
 
 	arm_wake(ring);
+	if (!timeout_ms)
+		return look_uring(ring, events, max);
 	for (;;) {
 		int n = reap(ring, events, max);
 
