@@ -179,8 +179,8 @@ def read_section(document):
               if rows else []), "</details>"]
 
 
-READ_TOLD = """<p>Each image is pulled, mounted, and gone through by one small program: every entry looked at (find), every
-file read (read). First is right after the pull, with what that left in the page cache; cold with all caches dropped;
+READ_TOLD = """<p>Each image is pulled, mounted, and gone through by one small program: every entry looked at
+(find), every file read (read). First is right after the pull, with what that left in the page cache; cold with all caches dropped;
 warm once more. The upper bar of two is that of directories.</p>"""
 READING = """<p>Bars are medians of the rounds, whiskers the least and the most; × is against coco-pull. Peers run
 in turn within each round, each into an empty store, with the blobs in the server's page cache. The dashed line is the

@@ -78,7 +78,8 @@ class Reading:
         self.sample["kernel_%s_bytes" % when] = held["kernel"]
         # The tmpfs below an ext4 of ours is its disk, no memory.
         self.sample["memory_%s_bytes" % when] = held["cache"] + held["kernel"] + (held["shmem"] if on_tmpfs else 0)
-        self.sample["store_%s_bytes" % when] = held["shmem"] if on_tmpfs else self.held_by(os.path.join(self.store, "s"))
+        at_rest = held["shmem"] if on_tmpfs else self.held_by(os.path.join(self.store, "s"))
+        self.sample["store_%s_bytes" % when] = at_rest
         if when != "pulled":
             self.sample["tree_%s_bytes" % when] = self.held_by(self.target)
 

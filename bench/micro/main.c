@@ -26,6 +26,7 @@ static const struct stage {
 	{{"tar"}, measure_tar},
 	{{"create"}, measure_create},
 	{{"write"}, measure_write},
+	{{"image"}, measure_image},
 	{{"handover"}, measure_handover},
 };
 
@@ -35,7 +36,8 @@ static const char usage[] =
 	"process: median (least-most); MB/s are by the clock.\n"
 	"  --quick          short turns, small data: some seconds in all, for a smoke test or a regression check\n"
 	"  --turns N        turns of each row, odd (default 3, at most 9)\n"
-	"  --only STAGE     only this one, can be repeated: receive hash inflate zstd tar create write handover\n"
+	"  --only STAGE     only this one, can be repeated: receive hash inflate zstd tar create write image\n"
+	"                   handover\n"
 	"  --bound-only     only the rows that the bound may use\n"
 	"  --dir DIR        where files are written (default /dev/shm, or TMPDIR)\n"
 	"  --tar FILE       measure on this tar (plain, gzip or zstd) and not on files of /usr\n"

@@ -7,8 +7,8 @@
  *	read DIR...   reads every regular file
  *	held DIR...   looks at what the page cache has of every regular file, and reads none
  *
- * {"entries": n, "bytes": n, "cpu_s": s, "wall_s": s}: entries are all, bytes those read or held. Mounts inside are left
- * alone. A file with several names is read by each, and held once.
+ * {"entries": n, "bytes": n, "cpu_s": s, "wall_s": s}: entries are all, bytes those read or held. Mounts inside are
+ * left alone. A file with several names is read by each, and held once.
  */
 #include <err.h>
 #include <errno.h>

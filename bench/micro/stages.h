@@ -14,6 +14,7 @@ MUST_CHECK int measure_inflate(struct report *report, const struct corpus *corpu
 MUST_CHECK int measure_tar(struct report *report, const struct corpus *corpus, struct cpull_error *err);
 MUST_CHECK int measure_create(struct report *report, const struct corpus *corpus, struct cpull_error *err);
 MUST_CHECK int measure_write(struct report *report, const struct corpus *corpus, struct cpull_error *err);
+MUST_CHECK int measure_image(struct report *report, const struct corpus *corpus, struct cpull_error *err);
 MUST_CHECK int measure_handover(struct report *report, const struct corpus *corpus, struct cpull_error *err);
 
 /* What the bound of these very blobs is; after the stages, whose costs it uses. FILE or FILE,encrypted: the plain bytes
