@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Creating small files, as a layer of many is written: plain calls with more and fewer of them a file, io_uring chains,
- * two threads, and the product's layer writer. Each pass fills a new tree; making its directories and removing the tree
- * before is not timed. On the main thread, and for one row on a second one.
+ * two threads, the product's layer writer, and the same files in one EROFS image. Each pass fills a new tree; making its
+ * directories and removing the tree before is not timed. On the main thread, and for one row on a second one.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "bench/micro/image_feed.h"
 #include "bench/micro/layer_feed.h"
 #include "bench/micro/stages.h"
 #include "engine/base/error.h"
@@ -30,6 +31,7 @@ struct create {
 	char names[FILES][16];
 	uint8_t data[CREATE_FILE_BYTES];
 	struct layer_feed *feed;
+	struct image_feed *image;
 	struct io_uring ring;
 	bool ring_ready;
 };
@@ -216,6 +218,13 @@ static int pass_uring(void *payload, struct cpull_error *err)
 	return rc;
 }
 
+static int pass_image(void *payload, struct cpull_error *err)
+{
+	struct create *c = payload;
+
+	return image_feed_run(c->image, c->tree, c->data, err);
+}
+
 /* ---- the product ---- */
 
 static int pass_writer(void *payload, struct cpull_error *err)
@@ -242,10 +251,15 @@ int measure_create(struct report *report, const struct corpus *corpus, struct cp
 		 new_dirs, c},
 		{"create", "the same, two threads", false, COST_NONE, US_PER_FILE, files, pass_two, new_dirs, c},
 		{"create", "openat, pwrite, close", false, COST_NONE, US_PER_FILE, files, pass_none, new_dirs, c},
+		{"create", "an EROFS image, without reading a tar", false, COST_NONE, US_PER_FILE, entries,
+		 pass_image, new_tree, c},
 		{"create", "io_uring: openat, write, close linked", false, COST_NONE, US_PER_FILE, files,
 		 pass_uring, new_dirs, c},
 	};
 	int rc = layer_feed_new(DIRS, FILES, CREATE_FILE_BYTES, &c->feed, err);
+
+	if (!rc)
+		rc = image_feed_new(DIRS, FILES, CREATE_FILE_BYTES, &c->image, err);
 
 	c->tree = -1;
 	memset(c->dirs, 0xff, sizeof(c->dirs));
@@ -264,5 +278,6 @@ int measure_create(struct report *report, const struct corpus *corpus, struct cp
 	if (c->ring_ready)
 		io_uring_queue_exit(&c->ring);
 	layer_feed_free(c->feed);
+	image_feed_free(c->image);
 	return rc;
 }
