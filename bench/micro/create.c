@@ -234,6 +234,13 @@ static int pass_writer(void *payload, struct cpull_error *err)
 	return layer_feed_run(c->feed, c->tree, CPULL_IO_AUTO, err);
 }
 
+static int pass_writer_image(void *payload, struct cpull_error *err)
+{
+	struct create *c = payload;
+
+	return layer_feed_image(c->feed, c->tree, CPULL_IO_AUTO, err);
+}
+
 int measure_create(struct report *report, const struct corpus *corpus, struct cpull_error *err)
 {
 	CLEANUP_FREE struct create *c = calloc(1, sizeof(*c));
@@ -245,6 +252,8 @@ int measure_create(struct report *report, const struct corpus *corpus, struct cp
 
 	const struct bench_case cases[] = {
 		{"create", "layer_writer", true, COST_NONE, US_PER_FILE, entries, pass_writer, new_tree, c},
+		{"create", "layer_writer, an EROFS image", true, COST_NONE, US_PER_FILE, entries, pass_writer_image,
+		 new_tree, c},
 		{"create", "openat, pwrite, futimens, close", false, COST_CREATE, US_PER_FILE, files, pass_times,
 		 new_dirs, c},
 		{"create", "the same, fchown and fchmod always", false, COST_NONE, US_PER_FILE, files, pass_all,

@@ -238,11 +238,16 @@ static int pass_image(void *payload, struct cpull_error *err)
 	return rc ? error_sys(err, CPULL_ERR_STORAGE, -rc, "writing an image") : 0;
 }
 
+/* The blocks of a file that is removed are free once the file system has committed that: without it a small one runs
+ * full, and looking for room is what is measured. */
 static int remove_image(void *payload, struct cpull_error *err)
 {
 	const struct image_job *job = payload;
+	int rc = fs_remove_tree(job->parent, NAME, err);
 
-	return fs_remove_tree(job->parent, NAME, err);
+	if (!rc && syncfs(job->parent))
+		rc = error_sys(err, CPULL_ERR_STORAGE, errno, "syncing a file system");
+	return rc;
 }
 
 #define KIB ((size_t)1 << 10)

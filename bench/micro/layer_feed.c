@@ -5,10 +5,13 @@
  */
 #include "bench/micro/layer_feed.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 
 #include "engine/base/error.h"
 #include "snapshot/dir_fs.h"
+#include "snapshot/erofs_fs.h"
 #include "snapshot/layer_writer.h"
 
 #define BLOCK_BYTES 512u
@@ -101,16 +104,13 @@ int layer_feed_new(unsigned dirs, unsigned files, size_t file_bytes, struct laye
 	return rc;
 }
 
-int layer_feed_run(struct layer_feed *feed, int dirfd, enum cpull_io io, struct cpull_error *err)
+/* fs is taken over. */
+static int feed_writer(struct layer_feed *feed, struct layer_fs *fs, struct cpull_error *err)
 {
-	const struct dir_fs_options place = {.dirfd = dirfd, .io = io, .log = &feed->log};
-	struct layer_writer_options options = {0};
+	const struct layer_writer_options options = {.fs = fs};
 	struct layer_writer_stats stats;
 	struct layer_writer *writer = NULL;
-	int rc = dir_fs_new(&place, &options.fs, err);
-
-	if (!rc)
-		rc = layer_writer_new(&options, &writer, err);
+	int rc = layer_writer_new(&options, &writer, err);
 
 	for (size_t i = 0; !rc && i < feed->count; i++)
 		rc = layer_writer_feed(writer, feed->chunks[i], err);
@@ -120,6 +120,30 @@ int layer_feed_run(struct layer_feed *feed, int dirfd, enum cpull_io io, struct 
 		rc = layer_writer_seal(writer, err);
 	layer_writer_free(writer);
 	return rc;
+}
+
+int layer_feed_run(struct layer_feed *feed, int dirfd, enum cpull_io io, struct cpull_error *err)
+{
+	const struct dir_fs_options options = {.dirfd = dirfd, .io = io, .log = &feed->log};
+	struct layer_fs *fs;
+	int rc = dir_fs_new(&options, &fs, err);
+
+	return rc ? rc : feed_writer(feed, fs, err);
+}
+
+int layer_feed_image(struct layer_feed *feed, int dirfd, enum cpull_io io, struct cpull_error *err)
+{
+	CLEANUP_FD int fd = openat(dirfd, "layer.erofs", O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
+	const struct erofs_image_options options = {.fd = fd, .spool_dirfd = dirfd, .uuid = {1}, .io = io,
+						    .log = &feed->log};
+	struct layer_fs *fs;
+
+	if (fd < 0)
+		return error_sys(err, CPULL_ERR_STORAGE, errno, "making a file");
+
+	int rc = erofs_fs_new(&options, &fs, err);
+
+	return rc ? rc : feed_writer(feed, fs, err);
 }
 
 void layer_feed_free(struct layer_feed *feed)

@@ -14,6 +14,8 @@ MUST_CHECK int layer_feed_new(unsigned dirs, unsigned files, size_t file_bytes, 
 			      struct cpull_error *err);
 /* Writes it into the empty directory behind dirfd. */
 MUST_CHECK int layer_feed_run(struct layer_feed *feed, int dirfd, enum cpull_io io, struct cpull_error *err);
+/* Writes it into a new EROFS image in that directory. */
+MUST_CHECK int layer_feed_image(struct layer_feed *feed, int dirfd, enum cpull_io io, struct cpull_error *err);
 void layer_feed_free(struct layer_feed *feed);
 
 #endif

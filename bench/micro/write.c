@@ -26,7 +26,7 @@
 #define LAYER_FILE_BYTES ((size_t)16 << 20)
 #define NAME "write"
 
-enum way { WAY_PWRITE, WAY_PWRITE_CUT, WAY_RING, WAY_DIRECT, WAY_MMAP, WAY_PRODUCT };
+enum way { WAY_PWRITE, WAY_PWRITE_CUT, WAY_RING, WAY_DIRECT, WAY_MMAP, WAY_PRODUCT, WAY_IMAGE };
 
 struct write_job {
 	enum way way;
@@ -163,7 +163,8 @@ static int pass_product(void *payload, struct cpull_error *err)
 	const struct write_job *job = payload;
 	CLEANUP_FD int dir = fs_open_dir(job->parent, NAME);
 
-	return layer_feed_run(job->feed, dir, job->io, err);
+	return job->way == WAY_IMAGE ? layer_feed_image(job->feed, dir, job->io, err)
+				     : layer_feed_run(job->feed, dir, job->io, err);
 }
 
 static int new_dir(void *payload, struct cpull_error *err)
@@ -186,6 +187,8 @@ static int measure_ways(struct report *report, struct write_job base, struct cpu
 	} ways[] = {
 		{"layer_writer, --io auto", true, WAY_PRODUCT, false, COST_NONE, CPULL_IO_AUTO},
 		{"layer_writer, --io uring", false, WAY_PRODUCT, false, COST_NONE, CPULL_IO_URING},
+		{"layer_writer, an EROFS image", true, WAY_IMAGE, false, COST_NONE, CPULL_IO_AUTO},
+		{"layer_writer, an image, --io uring", false, WAY_IMAGE, false, COST_NONE, CPULL_IO_URING},
 		{"pwrite 256 KiB", false, WAY_PWRITE, false, COST_WRITE, 0},
 		{"pwrite 256 KiB, fallocate", false, WAY_PWRITE, true, COST_WRITE, 0},
 		{"pwrite 256 KiB, cut within pages", false, WAY_PWRITE_CUT, false, COST_NONE, 0},
@@ -201,7 +204,7 @@ static int measure_ways(struct report *report, struct write_job base, struct cpu
 	struct bench_case cases[ARRAY_LEN(ways)];
 
 	for (size_t i = 0; i < ARRAY_LEN(ways); i++) {
-		bool product = ways[i].way == WAY_PRODUCT;
+		bool product = ways[i].way == WAY_PRODUCT || ways[i].way == WAY_IMAGE;
 
 		jobs[i] = base;
 		jobs[i].way = ways[i].way;
