@@ -365,11 +365,12 @@ static int begin(struct erofs_merge *m, struct cpull_error *err)
 		return error_nomem(err);
 	for (size_t i = 0; i < options->count; i++) {
 		const struct erofs_reader *layer = options->layers[i].image;
+		struct erofs_device *device = &devices[erofs_merge_device(m, i)];
 
 		m->budgets[i] = (struct erofs_budget){.entries = options->max_entries,
 						      .bytes = erofs_reader_bytes(layer)};
-		devices[i].blocks = (uint32_t)(erofs_reader_bytes(layer) / EROFS_BLOCK_BYTES);
-		memcpy(devices[i].uuid, erofs_reader_uuid(layer), sizeof(devices[i].uuid));
+		device->blocks = (uint32_t)(erofs_reader_bytes(layer) / EROFS_BLOCK_BYTES);
+		memcpy(device->uuid, erofs_reader_uuid(layer), sizeof(device->uuid));
 	}
 	image.devices = devices;
 	image.device_count = options->count;

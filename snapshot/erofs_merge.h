@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * A stack of EROFS layers as one image: what the overlay of the layers shows, with one inode for each file, whose
- * blocks stay in the layers' images. These are the merged image's devices, in their order. Tails and symlinks' targets,
- * which layers have between their inodes, are copied, so that the merged image is about as long as the inodes of the
- * layers are; nothing else of the data is read.
+ * blocks stay in the layers' images. These are the merged image's devices, THE LOWEST FIRST: the kernel goes through
+ * them in this order, and the layers at the bottom tend to have the most files. Tails and symlinks' targets, which
+ * layers have between their inodes, are copied, so that the merged image is about as long as the inodes of the layers
+ * are; nothing else of the data is read.
  */
 #ifndef SNAPSHOT_EROFS_MERGE_H
 #define SNAPSHOT_EROFS_MERGE_H
@@ -19,7 +20,7 @@ struct erofs_merge_layer {
 struct erofs_merge_options {
 	const struct erofs_merge_layer *layers; /* the topmost first */
 	size_t count; /* at least one */
-	struct erofs_image_options image; /* what is written; `devices` are the layers */
+	struct erofs_image_options image; /* what is written; its devices are the layers */
 	uint64_t max_entries; /* of one layer; 0: LIMIT_LAYER_ENTRIES */
 };
 

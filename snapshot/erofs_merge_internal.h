@@ -41,6 +41,12 @@ struct erofs_merge {
 	size_t entry_cap;
 };
 
+/* The lowest layer comes first. */
+static inline size_t erofs_merge_device(const struct erofs_merge *merge, size_t layer)
+{
+	return merge->options->count - 1 - layer;
+}
+
 /* Takes it from the layer's budget. */
 MUST_CHECK int erofs_merge_charge(struct erofs_merge *merge, size_t layer, uint64_t bytes, struct cpull_error *err);
 /* An inode of a layer, of the type that its name says. */

@@ -152,7 +152,7 @@ static int copy_flat(struct erofs_merge *merge, size_t layer, const struct erofs
 		     const struct erofs_attributes *attributes, uint64_t *nid, struct cpull_error *err)
 {
 	struct erofs_reader *reader = reader_of(merge, layer);
-	struct erofs_elsewhere where = {.device = layer, .size = node->size};
+	struct erofs_elsewhere where = {.device = erofs_merge_device(merge, layer), .size = node->size};
 	struct erofs_extent extent;
 	uint8_t tail[EROFS_BLOCK_BYTES];
 	size_t len = 0;
@@ -202,8 +202,8 @@ static int take_chunks(struct erofs_merge *merge, size_t layer, const struct ero
 static int copy_chunked(struct erofs_merge *merge, size_t layer, const struct erofs_node *node,
 			const struct erofs_attributes *attributes, uint64_t *nid, struct cpull_error *err)
 {
-	struct erofs_elsewhere where = {.device = layer, .size = node->size, .chunks = (size_t)node->chunk_count,
-					.bits = node->data & EROFS_CHUNK_BITS};
+	struct erofs_elsewhere where = {.device = erofs_merge_device(merge, layer), .size = node->size,
+					.chunks = (size_t)node->chunk_count, .bits = node->data & EROFS_CHUNK_BITS};
 	int rc = take_chunks(merge, layer, node, (uint64_t)EROFS_BLOCK_BYTES << where.bits, err);
 
 	where.map = merge->chunks;

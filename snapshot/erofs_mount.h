@@ -11,7 +11,7 @@ struct erofs_mount {
 	const char *image;  /* absolute; a block device, or a file, which nobody may write to while it is mounted */
 	const char *target; /* an existing directory, no link to one */
 	bool direct;        /* past the page cache of the image's file system, where that is possible */
-	/* those that the image has a table of, in its order, as `image`: a merged image's layers, the topmost first */
+	/* those that the image has a table of, in its order, as `image`: a merged image's layers, the lowest first */
 	const char *const *devices;
 	size_t device_count;
 };

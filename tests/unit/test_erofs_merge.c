@@ -121,7 +121,7 @@ static int mount_stack(size_t count, enum erofs_way *way, struct cpull_error *er
 				.device_count = count};
 
 	for (size_t i = 0; i < count; i++) {
-		CLEANUP_FREE char *name = layer_path(i);
+		CLEANUP_FREE char *name = layer_path(count - 1 - i);
 
 		devices[i] = absolute(name);
 	}
@@ -188,7 +188,7 @@ static void run_fsck_on(size_t count)
 	if (!can_check || count > 100)
 		return;
 	assert_int_equal(bytes_append(&command, "fsck.erofs", 10, 65536), 0);
-	for (size_t i = 0; i < count; i++) {
+	for (size_t i = count; i-- > 0;) {
 		char text[32];
 
 		snprintf(text, sizeof(text), " --device=l%zu.erofs", i);
@@ -885,9 +885,9 @@ static void refused_devices(void **state)
 	mount_fails(2, CPULL_ERR_STORAGE, "it has 3 devices, not 2");
 	mount_fails(0, CPULL_ERR_STORAGE, "it has 3 devices, not 0");
 	mount_fails(LIMIT_LAYERS + 1, CPULL_ERR_LIMIT, "501 devices, and at most 500");
-	assert_int_equal(rename("l1.erofs", "x") | rename("l2.erofs", "l1.erofs"), 0);
+	assert_int_equal(rename("l1.erofs", "x") | link("l2.erofs", "l1.erofs"), 0);
 	mount_fails(3, CPULL_ERR_STORAGE, "l1.erofs is not its device 2");
-	assert_int_equal(rename("l1.erofs", "l2.erofs"), 0);
+	assert_int_equal(unlink("l1.erofs"), 0);
 	mount_fails(3, CPULL_ERR_NOT_FOUND, "l1.erofs");
 	assert_int_equal(rename("x", "l1.erofs"), 0);
 	assert_int_equal(truncate("l2.erofs", stat_of("l2.erofs").st_size - 1), 0);
