@@ -181,12 +181,37 @@ int erofs_image_set_links(struct erofs_image *image, uint64_t nid, uint32_t link
 		     err);
 }
 
+/* Its entries would go on to say what the old mode did. */
+static int chmod_acl(struct erofs_image *image, uint64_t nid, uint32_t mode, struct cpull_error *err)
+{
+	uint64_t at = nid * EROFS_SLOT_BYTES;
+	struct erofs_inode inode;
+	int rc = erofs_spool_read(image->spool, at, &inode, sizeof(inode), err);
+	unsigned count = le16toh(inode.xattr_icount);
+
+	if (rc || !count || (le16toh(inode.mode) & 0777) == (mode & 0777))
+		return rc;
+
+	size_t len = sizeof(struct erofs_xattr_header) + (size_t)(count - 1) * XATTR_UNIT;
+	CLEANUP_FREE uint8_t *xattrs = malloc(len);
+
+	if (!xattrs)
+		return error_nomem(err);
+	at += sizeof(inode);
+	rc = erofs_spool_read(image->spool, at, xattrs, len, err);
+	if (rc || !erofs_xattrs_chmod(xattrs, len, mode))
+		return rc;
+	return erofs_spool_write(image->spool, at, xattrs, len, err);
+}
+
 int erofs_image_set_stat(struct erofs_image *image, uint64_t nid, const struct erofs_attributes *attributes,
 			 struct cpull_error *err)
 {
 	struct erofs_inode inode = {0};
 	int rc = set_stat(&inode, attributes, attributes->mode, err);
 
+	if (!rc)
+		rc = chmod_acl(image, nid, attributes->mode, err);
 	if (!rc)
 		rc = patch(image, nid, &inode, offsetof(struct erofs_inode, mode),
 			   offsetof(struct erofs_inode, reserved), err);

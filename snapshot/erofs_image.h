@@ -83,8 +83,8 @@ MUST_CHECK int erofs_image_symlink(struct erofs_image *image, const struct erofs
 MUST_CHECK int erofs_image_node(struct erofs_image *image, const struct erofs_attributes *attributes, uint32_t major,
 				uint32_t minor, uint64_t *nid, struct cpull_error *err);
 
-/* Change what was written, of any inode but a directory whose erofs_image_dir_write() is still to come. An ACL stays
- * as it is. */
+/* Change what was written, of any inode but a directory whose erofs_image_dir_write() is still to come. An access ACL
+ * follows the mode. */
 MUST_CHECK int erofs_image_set_links(struct erofs_image *image, uint64_t nid, uint32_t links,
 				     struct cpull_error *err);
 MUST_CHECK int erofs_image_set_stat(struct erofs_image *image, uint64_t nid, const struct erofs_attributes *attributes,

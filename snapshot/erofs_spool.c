@@ -266,6 +266,43 @@ int erofs_spool_rest(struct erofs_spool *spool, struct cpull_error *err)
 	return 0;
 }
 
+static int read_file(struct erofs_spool *spool, uint64_t at, uint8_t *out, size_t len, struct cpull_error *err)
+{
+	while (len) {
+		ssize_t got = pread(spool->fd, out, len, (off_t)at);
+
+		if (got < 0 && errno == EINTR)
+			continue;
+		if (got <= 0)
+			return error_sys(err, CPULL_ERR_STORAGE, got ? errno : EIO,
+					 "reading a temporary file with an EROFS image's inodes");
+		out += got;
+		at += (uint64_t)got;
+		len -= (size_t)got;
+	}
+	return 0;
+}
+
+int erofs_spool_read(struct erofs_spool *spool, uint64_t at, void *out, size_t len, struct cpull_error *err)
+{
+	size_t before = at < spool->start ? (size_t)MIN(len, spool->start - at) : 0;
+	uint64_t end = spool->start + EROFS_SPOOL_MEMORY_BYTES;
+	int rc = before ? read_file(spool, at, out, before, err) : 0;
+	uint8_t *to = (uint8_t *)out + before;
+
+	assert(at + len <= spool->end);
+	at += before;
+	len -= before;
+
+	size_t within = at < end ? (size_t)MIN(len, end - at) : 0;
+
+	if (within)
+		memcpy(to, spool->window + (at - spool->start), within);
+	/* the window has not come so far */
+	memset(to + within, 0, len - within);
+	return rc;
+}
+
 static int drain_file(struct erofs_spool *spool, erofs_spool_fn take, void *payload, struct cpull_error *err)
 {
 	CLEANUP_FREE uint8_t *piece = malloc(PIECE_BYTES);
@@ -275,17 +312,13 @@ static int drain_file(struct erofs_spool *spool, erofs_spool_fn take, void *payl
 		return error_nomem(err);
 	for (uint64_t at = 0; !rc && at < spool->start;) {
 		size_t n = MIN(PIECE_BYTES, spool->start - at);
-		ssize_t got = pread(spool->fd, piece, n, (off_t)at);
 
-		if (got < 0 && errno == EINTR)
-			continue;
-		if (got <= 0)
-			return error_sys(err, CPULL_ERR_STORAGE, got ? errno : EIO,
-					 "reading a temporary file with an EROFS image's inodes");
-		rc = take(payload, piece, (size_t)got, err);
+		rc = read_file(spool, at, piece, n, err);
+		if (!rc)
+			rc = take(payload, piece, n, err);
 		/* in a tmpfs it would be there twice; where holes cannot be made, it goes with the file */
-		(void)!fallocate(spool->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)at, got);
-		at += (uint64_t)got;
+		(void)!fallocate(spool->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)at, (off_t)n);
+		at += n;
 	}
 	return rc;
 }

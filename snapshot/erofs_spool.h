@@ -34,6 +34,8 @@ MUST_CHECK int erofs_spool_write(struct erofs_spool *spool, uint64_t at, const v
 				 struct cpull_error *err);
 /* Has the file take all of it: only what is written later takes memory. */
 MUST_CHECK int erofs_spool_rest(struct erofs_spool *spool, struct cpull_error *err);
+/* What was written there, zeros where nothing was. */
+MUST_CHECK int erofs_spool_read(struct erofs_spool *spool, uint64_t at, void *out, size_t len, struct cpull_error *err);
 /* Of all records. */
 uint64_t erofs_spool_bytes(const struct erofs_spool *spool);
 /* Gives all of it in order, in pieces; what was given is gone. Only erofs_spool_free() may follow. */

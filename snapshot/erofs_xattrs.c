@@ -197,3 +197,51 @@ int erofs_xattrs_encode(const struct erofs_attributes *attributes, struct bytes 
 		rc = append(kept[i], out, err);
 	return rc;
 }
+
+/* ---- another mode ---- */
+
+/* One that is stored has a mask: see check_acl(). */
+static void chmod_acl(uint8_t *value, size_t len, uint32_t mode)
+{
+	for (size_t at = ACL_HEADER_BYTES; at + ACL_ENTRY_BYTES <= len; at += ACL_ENTRY_BYTES) {
+		struct posix_acl_xattr_entry entry;
+		uint16_t perm;
+
+		memcpy(&entry, value + at, sizeof(entry));
+		switch (le16toh(entry.e_tag)) {
+		case ACL_USER_OBJ:
+			perm = mode >> 6 & 07;
+			break;
+		case ACL_MASK:
+			perm = mode >> 3 & 07;
+			break;
+		case ACL_OTHER:
+			perm = mode & 07;
+			break;
+		default:
+			continue;
+		}
+		entry.e_perm = htole16(perm);
+		memcpy(value + at, &entry, sizeof(entry));
+	}
+}
+
+bool erofs_xattrs_chmod(void *encoded, size_t len, uint32_t mode)
+{
+	uint8_t *data = encoded;
+	size_t at = sizeof(struct erofs_xattr_header);
+
+	while (at < len) {
+		struct erofs_xattr_entry entry;
+
+		memcpy(&entry, data + at, sizeof(entry));
+		at += sizeof(entry) + entry.name_len;
+		if (entry.name_index == EROFS_XATTR_ACL_ACCESS) {
+			chmod_acl(data + at, le16toh(entry.value_len), mode);
+			return true;
+		}
+		at += le16toh(entry.value_len);
+		at += -at % XATTR_UNIT;
+	}
+	return false;
+}

@@ -20,5 +20,8 @@ struct erofs_attributes {
  * the inode's mode, whose permissions an access ACL replaces, as the kernel does when one is set. */
 MUST_CHECK int erofs_xattrs_encode(const struct erofs_attributes *attributes, struct bytes *out, uint32_t *mode,
 				   struct attributes_notes *notes, struct cpull_error *err);
+/* Gives an access ACL that is among them (header and entries, as they are encoded) the permissions of a new mode, as the
+ * kernel does when a mode is set. Returns whether there is one. */
+bool erofs_xattrs_chmod(void *encoded, size_t len, uint32_t mode);
 
 #endif

@@ -158,6 +158,18 @@ static struct bytes text_of(const char *name)
 	return text;
 }
 
+static struct erofs_reader *read_image(const char *name, int *fd)
+{
+	struct erofs_reader *reader;
+	char image[128];
+
+	image_name(name, image);
+	*fd = open(image, O_RDWR | O_CLOEXEC);
+	assert_true(*fd >= 0);
+	OK(erofs_reader_open(*fd, &reader, err));
+	return reader;
+}
+
 static uint32_t sum(const char *text)
 {
 	return erofs_checksum(text, strlen(text));
@@ -271,6 +283,65 @@ static void links_are_counted(void **state)
 			"/moved 120777 1:4000000000 1500000000.123456789 n1 -> t\n"
 			"/d/c 104755 1:4000000000 1500000000.123456789 n3 5:%x\n", sum("first"));
 	assert_string_equal(text.data, want.data);
+}
+
+/* Also of a file whose inode is in the temporary file already, or partly. */
+static void acls_follow_the_mode(void **state)
+{
+	/* user::rwx user:5:rw- group::r-x mask::rwx other::--- */
+	static uint8_t acl[] = {2, 0, 0, 0, 1, 0, 7, 0, 255, 255, 255, 255, 2, 0, 6, 0, 5, 0, 0, 0,
+				4, 0, 5, 0, 255, 255, 255, 255, 16, 0, 7, 0, 255, 255, 255, 255,
+				32, 0, 0, 0, 255, 255, 255, 255};
+	const struct tar_xattr xattrs[] = {{"user.z", acl, sizeof(acl)}, {"system.posix_acl_access", acl, sizeof(acl)},
+					   {"security.a", acl, 3}};
+	enum { FILES = 30000 };
+	struct tar_entry entry = usual;
+	struct maker m;
+	struct stat st;
+	char name[32];
+
+	(void)state;
+	begin(&m, "i");
+	entry.xattrs = xattrs;
+	for (unsigned i = 0; i < FILES; i++) {
+		snprintf(name, sizeof(name), "%u", i);
+		entry.xattr_count = ARRAY_LEN(xattrs) - i % 2;
+		put_data(&m, 0, name, entry, "");
+	}
+	entry.mode = 0615;
+	for (unsigned i = 0; i < FILES; i++) {
+		snprintf(name, sizeof(name), "%u", i);
+		OK(m.fs->ops->restat(m.fs, 0, name, &st, &entry, err));
+	}
+	finish(&m);
+
+	uint32_t before = erofs_checksum(acl, sizeof(acl));
+
+	acl[6] = 6;
+	acl[30] = 1;
+	acl[38] = 5;
+
+	uint32_t after = erofs_checksum(acl, sizeof(acl));
+	int fd;
+	struct erofs_reader *reader = read_image("i", &fd);
+
+	for (unsigned i = 0; i < FILES; i++) {
+		struct erofs_node node;
+		struct bytes text = {0};
+		char want[200];
+
+		snprintf(name, sizeof(name), "%u", i);
+		assert_int_equal(erofs_reader_find(reader, name, &node, NULL), 1);
+		OK(describe(reader, &node, &text, err));
+		snprintf(want, sizeof(want), " 100615 " FILE_AS " n1 0:%x%s", sum(""), i % 2 ? "" : " security.a=3:");
+		assert_int_equal(strncmp(text.data, want, strlen(want)), 0);
+		snprintf(want, sizeof(want), " system.posix_acl_access=%zu:%x user.z=%zu:%x\n", sizeof(acl), after,
+			 sizeof(acl), before);
+		assert_non_null(strstr(text.data, want));
+		bytes_free(&text);
+	}
+	erofs_reader_close(reader);
+	close(fd);
 }
 
 /* ---- paths ---- */
@@ -420,18 +491,6 @@ static void attributes_that_do_not_fit(void **state)
 }
 
 /* ---- from a lower image ---- */
-
-static struct erofs_reader *read_image(const char *name, int *fd)
-{
-	struct erofs_reader *reader;
-	char image[128];
-
-	image_name(name, image);
-	*fd = open(image, O_RDWR | O_CLOEXEC);
-	assert_true(*fd >= 0);
-	OK(erofs_reader_open(*fd, &reader, err));
-	return reader;
-}
 
 static const uint8_t capability[20] = {1, 0, 0, 2, 0, 0x20};
 
@@ -752,9 +811,10 @@ static void a_large_layer(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		T(everything_is_written), T(links_are_counted), T(walks_end), T(steps_are_limited),
-		T(deep_trees_are_removed), T(attributes_that_do_not_fit), T(copies_of_a_lower_image),
-		T(damaged_lower_images), T(targets_of_symlinks), T(directories), T(the_same_bytes), T(a_large_layer),
+		T(everything_is_written), T(links_are_counted), T(acls_follow_the_mode), T(walks_end),
+		T(steps_are_limited), T(deep_trees_are_removed), T(attributes_that_do_not_fit),
+		T(copies_of_a_lower_image), T(damaged_lower_images), T(targets_of_symlinks), T(directories),
+		T(the_same_bytes), T(a_large_layer),
 	};
 
 	can_check = system("command -v fsck.erofs >/dev/null") == 0;

@@ -110,6 +110,12 @@ static void put_handle(struct twins *t, int dir, int image)
 
 /* ---- operations ---- */
 
+/* user::rwx user:5:rw- group::r-x mask::rwx other::--- */
+static const uint8_t acl[] = {2, 0, 0, 0, 1, 0, 7, 0, 255, 255, 255, 255, 2, 0, 6, 0, 5, 0, 0, 0,
+			      4, 0, 5, 0, 255, 255, 255, 255, 16, 0, 7, 0, 255, 255, 255, 255,
+			      32, 0, 0, 0, 255, 255, 255, 255};
+static const uint8_t capability[20] = {1, 0, 0, 2, 0, 0x20};
+
 static struct tar_entry draw_entry(struct twins *t, enum tar_type type)
 {
 	return (struct tar_entry){.type = type, .mode = draw(t, 010000), .uid = draw(t, 100000), .gid = draw(t, 3),
@@ -119,11 +125,17 @@ static struct tar_entry draw_entry(struct twins *t, enum tar_type type)
 
 static void make_file(struct twins *t, unsigned h, const char *name)
 {
+	static const struct tar_xattr xattrs[] = {{"security.capability", capability, sizeof(capability)},
+						  {"system.posix_acl_access", acl, sizeof(acl)},
+						  {"user.note", acl, 3},
+						  {"user.overlay.whiteout", acl, 0}};
 	struct tar_entry entry = draw_entry(t, TAR_FILE);
 	struct cpull_error err[2];
 	char content[40];
 	int rc[2];
 
+	entry.xattrs = xattrs + draw(t, 2);
+	entry.xattr_count = draw(t, 4);
 	entry.size = (uint64_t)snprintf(content, sizeof(content), "file %u", t->files++);
 	for (unsigned k = 0; k < 2; k++) {
 		struct layer_fs *fs = t->fs[k];
@@ -366,9 +378,6 @@ static void list_names(struct twins *t)
 
 static void settle(struct twins *t, const char *path)
 {
-	static const uint8_t acl[] = {2, 0, 0, 0, 1, 0, 7, 0, 255, 255, 255, 255, 2, 0, 6, 0, 5, 0, 0, 0,
-				      4, 0, 5, 0, 255, 255, 255, 255, 16, 0, 7, 0, 255, 255, 255, 255,
-				      32, 0, 0, 0, 255, 255, 255, 255};
 	const struct tar_xattr xattrs[] = {{"user.a", (const uint8_t *)"1", 1},
 					   {"system.posix_acl_default", acl, sizeof(acl)},
 					   {"system.posix_acl_access", acl, sizeof(acl)},
