@@ -8,6 +8,7 @@ import subprocess
 import pytest
 
 import compare
+import debian
 import images
 import tarball
 
@@ -19,22 +20,6 @@ LAYERS = [["base-files", "base-passwd", "coreutils", "dash", "libc6", "libc-bin"
 REMOVED = ["usr/share/doc", "usr/lib/llvm-14/build", "usr/share/perl/5.36.0/Unicode"]
 
 
-def download(cache, packages):
-    """Paths of the packages' .deb files. What the cache has already is not fetched again."""
-    found = {}
-    for package in packages:
-        have = sorted(cache.glob(package + "_*.deb"))
-        if not have:
-            # apt drops to the user _apt for downloads when that user may write there; in our directory it may not.
-            done = subprocess.run(["apt-get", "-o", "APT::Sandbox::User=root", "download", "-q", package], cwd=cache,
-                                  capture_output=True, text=True)
-            if done.returncode:
-                pytest.skip("apt-get cannot download %s: %s" % (package, done.stderr.strip().splitlines()[-1:]))
-            have = sorted(cache.glob(package + "_*.deb"))
-        found[package] = have[-1]
-    return found
-
-
 def unpack_tar(deb, out):
     with open(out, "wb") as f:
         subprocess.run(["dpkg-deb", "--fsys-tarfile", deb], stdout=f, check=True)
@@ -43,7 +28,10 @@ def unpack_tar(deb, out):
 
 class RealImage:
     def __init__(self, where, cache, docker):
-        debs = download(cache, sum(LAYERS, []))
+        try:
+            debs = debian.download(cache, sum(LAYERS, []))
+        except debian.NotThere as e:
+            pytest.skip(str(e))
         self.tars = []
         for i, packages in enumerate(LAYERS):
             tar = str(where / ("%d.tar" % i))

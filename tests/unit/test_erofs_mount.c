@@ -21,6 +21,8 @@
 static char base[] = "/tmp/erofs-mount-XXXXXX";
 static bool file_backed; /* the kernel mounts files that are not on tmpfs */
 static bool new_api;
+/* Where a tree to compare with is unpacked: tmpfs has user.* attributes since 6.6 only, ext4 long ones when told. */
+static const char *plain_place = "mount -t tmpfs -o mode=0755 none $d";
 
 /* ---- places ---- */
 
@@ -157,12 +159,12 @@ static void must_be_bound(const char *image, unsigned want)
 /* ---- the vectors ---- */
 
 /* What GNU tar makes of a layer, and what overlay wants of whiteouts. */
-static uint64_t expected_tree(const char *vector)
+static uint64_t unpack_vector(const char *vector)
 {
 	CLEANUP_FREE char *command = format_string(
-		"d=$(mktemp -d /tmp/erofs-expected-XXXXXX) && mount -t tmpfs -o mode=0755 none $d && "
-		"ln -sfn $d expected && tar --numeric-owner --xattrs --xattrs-include='*' --acls --same-owner -xpf "
-		"\"$COCO_PULL_SHARED/vectors/erofs/%s.tar\" -C $d 2>/dev/null", vector);
+		"d=$(mktemp -d /tmp/erofs-expected-XXXXXX) && %s && ln -sfn $d expected && "
+		"tar --numeric-owner --xattrs --xattrs-include='*' --acls --same-owner -xpf "
+		"\"$COCO_PULL_SHARED/vectors/erofs/%s.tar\" -C $d 2>/dev/null", plain_place, vector);
 
 	assert_int_equal(system(command), 0);
 	if (strcmp(vector, "v4-whiteout") == 0)
@@ -181,10 +183,23 @@ static uint64_t expected_tree(const char *vector)
 	return hash;
 }
 
+static const char *const vectors[] = {"v1-empty", "v2-basic", "v3-xattr", "v4-whiteout", "v5-sparse", "v6-dup"};
+
+/* Each is unpacked once. */
+static uint64_t expected_tree(const char *vector)
+{
+	static uint64_t known[ARRAY_LEN(vectors)];
+	size_t i = 0;
+
+	while (strcmp(vectors[i], vector) != 0)
+		i++;
+	if (!known[i])
+		known[i] = unpack_vector(vector);
+	return known[i];
+}
+
 static void compare_vectors(bool direct, bool want_file)
 {
-	static const char *const vectors[] = {"v1-empty", "v2-basic", "v3-xattr", "v4-whiteout", "v5-sparse", "v6-dup"};
-
 	for (size_t i = 0; i < ARRAY_LEN(vectors); i++) {
 		uint64_t want = expected_tree(vectors[i]);
 
@@ -458,8 +473,9 @@ static void check_without_loop(void **state)
 		must_unmount("view");
 		return;
 	}
+	must_fail("image", "view", CPULL_ERR_STORAGE, "as a file: Block device required");
 	must_fail("image", "view", CPULL_ERR_STORAGE,
-		  "as a file: Block device required; by a loop device: opening /dev/loop-control: No such file");
+		  "; by a loop device: opening /dev/loop-control: No such file");
 }
 
 static void no_loop_devices(void **state)
@@ -722,6 +738,10 @@ int main(void)
 		return 0;
 	if (!begin_at(base))
 		return 1;
+	if (setxattr(base, "user.test", "", 0, 0))
+		plain_place = "f=$(mktemp /tmp/erofs-ext4-XXXXXX) && truncate -s 32M $f && "
+			      "mkfs.ext4 -q -F -O ea_inode $f && mount -o loop $f $d && rm $f && "
+			      "rmdir $d/lost+found";
 	if (erofs_mount_possible(AT_FDCWD, &err)) {
 		print_message("skipped: %s\n", err.message);
 		end_at(base);
