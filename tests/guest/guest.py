@@ -31,14 +31,14 @@ KERNEL = os.environ.get("COCO_PULL_GUEST_KERNEL") or "linux-image-cloud-amd64"
 # Not KVM where there is one: in some sandboxes it is there and runs nothing.
 ACCEL = os.environ.get("COCO_PULL_GUEST_ACCEL") or "tcg"
 # Unit tests that have to do with what the kernel makes of images. None of them may skip anything there.
-UNITS = ("erofs_mount", "erofs_image", "erofs_inodes", "overlay")
+UNITS = ("erofs_mount", "erofs_image", "erofs_inodes", "overlay", "verity_device")
 # Loaded in the guest as they are asked for, with what they depend on.
 MODULES = ("loop", "erofs", "overlay", "dm-mod", "dm-verity", "crc32c-intel", "sha256-ssse3")
 # What the checks, the unit tests and init call.
 TOOLS = ("basename", "cat", "chmod", "cmp", "cp", "cut", "dd", "diff", "dmesg", "dmsetup", "find", "flock",
-         "fsck.erofs", "grep", "head", "ln", "losetup", "ls", "mkdir", "mkfs.ext4", "mknod", "mktemp", "modprobe", "mount",
-         "mv", "nproc", "readlink", "rm", "rmdir", "sed", "sh", "sha256sum", "sleep", "sort", "stat", "tail", "tar",
-         "timeout", "touch", "truncate", "umount", "uname", "veritysetup", "wc", "xargs")
+         "fsck.erofs", "grep", "head", "ln", "losetup", "ls", "mkdir", "mkfs.ext4", "mknod", "mktemp", "modprobe",
+         "mount", "mv", "nproc", "readlink", "rm", "rmdir", "sed", "sh", "sha256sum", "sleep", "sort", "stat", "tail",
+         "tar", "timeout", "touch", "truncate", "umount", "uname", "veritysetup", "wc", "xargs")
 SBIN = "/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin:/usr/bin:/bin"
 # On a machine that has nothing else to do all of it takes a minute.
 CHECK_SECONDS = 300
@@ -205,8 +205,8 @@ class Guest:
         # util-linux's setpriv has qemu end with this process, however that ends
         command = [which("setpriv"), "--pdeathsig", "KILL", which("qemu-system-x86_64"), "-nodefaults",
                    "-no-user-config", "-no-reboot", "-display", "none", "-nic", "none", "-machine", "q35",
-                   "-accel", ACCEL, "-cpu", "max", "-smp", "2", "-m", "1536", "-kernel", self.kernel.image, "-initrd", initrd,
-                   "-append", "console=ttyS0 loglevel=5 panic=-1 random.trust_cpu=1",
+                   "-accel", ACCEL, "-cpu", "max", "-smp", "2", "-m", "1536", "-kernel", self.kernel.image,
+                   "-initrd", initrd, "-append", "console=ttyS0 loglevel=5 panic=-1 random.trust_cpu=1",
                    "-serial", "file:%s" % self.console, "-serial", "file:%s" % self.tap]
         with subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as qemu:
             try:
