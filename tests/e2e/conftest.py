@@ -70,6 +70,14 @@ def pytest_configure(config):
     signal.signal(signal.SIGINT, stop_in_order)
     config.addinivalue_line("markers", "slow: takes long with a sanitizer's build; left out of those runs")
     config.addinivalue_line("markers", "memory: says something about memory, which a sanitizer's build cannot")
+    config.addinivalue_line("markers", "overlay: says something about directories, and is not run on EROFS")
+
+
+def pytest_generate_tests(metafunc):
+    """A module's SNAPSHOTS are what all of its tests are run on, but those that are about directories."""
+    kinds = getattr(metafunc.module, "SNAPSHOTS", None)
+    if kinds and "snapshot" in metafunc.fixturenames and not metafunc.definition.get_closest_marker("overlay"):
+        metafunc.parametrize("snapshot", kinds, indirect=True)
 
 
 def pytest_collection_modifyitems(items):
@@ -123,16 +131,35 @@ def work(scratch):
     subprocess.run(["rm", "-rf", path], check=True)
 
 
+@pytest.fixture(scope="session")
+def erofs_here(binary, scratch):
+    """Can images be mounted as EROFS? coco-pull tells by what it takes for auto."""
+    layout = images.Layout(scratch / "auto")
+    layout.tag(layout.manifest([layout.layer(images.empty_tar(scratch / "auto.tar"))]), "auto")
+    result = Coco(binary, scratch / "auto-store", scratch).pull(layout.ref("auto"), "--snapshot", "auto")
+    return result["snapshot"] == "erofs"
+
+
 @pytest.fixture
-def coco(binary, work):
+def snapshot(request):
+    """What layers become: directories, unless the test is run on something else."""
+    kind = getattr(request, "param", "overlay")
+    if kind == "erofs" and not request.getfixturevalue("erofs_here"):
+        pytest.skip("EROFS cannot be mounted here")
+    return kind
+
+
+@pytest.fixture
+def coco(new_coco):
     """coco-pull with a fresh store, for a registry without TLS."""
-    return Coco(binary, work / "store", work, ["--plain-http"])
+    return new_coco()
 
 
 @pytest.fixture
-def new_coco(binary, work):
+def new_coco(binary, work, snapshot):
     """Makes more of them: new_coco(store name, options of every pull)."""
-    return lambda name="store", base=("--plain-http",): Coco(binary, work / name, work, base)
+    return lambda name="store", base=("--plain-http",): Coco(
+        binary, work / name, work, [*base, *(["--snapshot", snapshot] if snapshot != "overlay" else [])])
 
 
 @pytest.fixture(scope="session")

@@ -46,6 +46,12 @@ def compress(path, how):
     return out
 
 
+def empty_tar(path):
+    with tarball.Writer(str(path)):
+        pass
+    return str(path)
+
+
 class Layout:
     """An OCI image layout that is written file by file; index.json is always in step with the tags."""
 

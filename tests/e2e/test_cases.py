@@ -10,6 +10,8 @@ import sys
 
 import pytest
 
+SNAPSHOTS = ("overlay", "erofs")
+
 CASES = pathlib.Path(os.environ.get("COCO_PULL_SHARED") or pathlib.Path(__file__).resolve().parents[3] / "shared") / "cases"
 
 # The cases' names of kinds of errors, for the codes of engine/base/error.c. A code that is not here fits no case.

@@ -11,6 +11,8 @@ import images
 import tarball
 from program import unmount_all
 
+SNAPSHOTS = ("overlay", "erofs")
+
 
 def loose_layer(path, name, size, seed):
     """A layer whose content depends on the layers below it: directories without an entry of their own."""

@@ -5,6 +5,8 @@ import pytest
 import images
 import tarball
 
+SNAPSHOTS = ("overlay", "erofs")
+
 MIB = 1 << 20
 
 

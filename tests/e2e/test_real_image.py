@@ -12,6 +12,8 @@ import debian
 import images
 import tarball
 
+SNAPSHOTS = ("overlay", "erofs")
+
 MIB = 1 << 20
 # Big libraries, many small files, hard links (perl, git), symbolic links, set-id programs: about 500 MB unpacked.
 LAYERS = [["base-files", "base-passwd", "coreutils", "dash", "libc6", "libc-bin", "login", "passwd", "tzdata"],

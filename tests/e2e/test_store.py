@@ -10,6 +10,8 @@ import images
 import tarball
 from program import hash_store, mounts_below
 
+SNAPSHOTS = ("overlay", "erofs")
+
 
 @pytest.fixture
 def pair(work, sample):
