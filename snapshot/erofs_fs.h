@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * A layer as one EROFS image: names and directories in memory until layer_fs_ops.finish(), everything else in the image
- * as it comes. Some 30 bytes and its name for an entry, 100 for a directory; see LIMIT_LAYER_ENTRIES.
+ * as it comes. Some 30 bytes and its text for a name, 250 for a directory; see LIMIT_EROFS_NAMES.
  */
 #ifndef SNAPSHOT_EROFS_FS_H
 #define SNAPSHOT_EROFS_FS_H

@@ -229,25 +229,24 @@ int erofs_fs_rmdir(struct layer_fs *fs, int dir, const char *name)
 /* Down to where nothing is in a directory, and up again, removing what was come to. */
 static void remove_dir(struct erofs_fs *fs, uint32_t top, fs_gone_fn gone, void *payload)
 {
-	uint32_t dir = top, parent;
+	struct erofs_names *names = &fs->names;
+	uint32_t dir = top, removed = EROFS_ROOT_DIR;
 
-	do {
-		uint32_t name = erofs_names_first(&fs->names, dir);
+	while (removed != top) {
+		uint32_t first = erofs_names_first(names, dir), own = erofs_dir_at(names, dir)->name;
 
-		parent = erofs_name_at(&fs->names, erofs_dir_at(&fs->names, dir)->name)->dir;
-		if (name == EROFS_NO_NAME) {
+		if (first == EROFS_NO_NAME) {
 			if (gone)
 				gone(payload, erofs_fs_dir_ino(dir));
-			erofs_names_remove(&fs->names, erofs_dir_at(&fs->names, dir)->name);
-			if (dir == top)
-				return;
-			dir = parent;
-		} else if (type_of(fs, name) == EROFS_DIRECTORY) {
-			dir = erofs_name_at(&fs->names, name)->what;
+			erofs_names_remove(names, own);
+			removed = dir;
+			dir = erofs_name_at(names, own)->dir;
+		} else if (type_of(fs, first) == EROFS_DIRECTORY) {
+			dir = erofs_name_at(names, first)->what;
 		} else {
-			drop(fs, name);
+			drop(fs, first);
 		}
-	} while (true);
+	}
 }
 
 int erofs_fs_remove_tree(struct layer_fs *fs, int dir, const char *name, fs_gone_fn gone, void *payload,
