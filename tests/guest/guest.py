@@ -9,6 +9,7 @@ has to say is on the first.
     guest.py BUILD-DIRECTORY [CHECK...]     runs the checks by hand, and shows all that the guest wrote
 
     COCO_PULL_GUEST_KERNEL   the kernel's package, default linux-image-cloud-amd64
+    COCO_PULL_GUEST_SUITE    where apt-get takes it from, such as bookworm-backports; default what it is configured for
     COCO_PULL_GUEST_ACCEL    as of qemu's -accel, default tcg, which emulates
     COCO_PULL_CACHE          where downloaded packages are kept
 """
@@ -28,8 +29,11 @@ sys.path.insert(0, str(SOURCE / "tests" / "e2e"))
 import debian  # noqa: E402
 
 KERNEL = os.environ.get("COCO_PULL_GUEST_KERNEL") or "linux-image-cloud-amd64"
+SUITE = os.environ.get("COCO_PULL_GUEST_SUITE")
 # Not KVM where there is one: in some sandboxes it is there and runs nothing.
 ACCEL = os.environ.get("COCO_PULL_GUEST_ACCEL") or "tcg"
+# Emulated by QEMU 7.2, cmpxchg16b without a lock prefix leaves garbage in the flags; 6.12 does not survive that.
+CPU = "max,-cx16"
 # Unit tests that have to do with what the kernel makes of images. None of them may skip anything there.
 UNITS = ("erofs_mount", "erofs_image", "erofs_inodes", "overlay", "verity_device")
 # Loaded in the guest as they are asked for, with what they depend on.
@@ -67,14 +71,9 @@ def which(tool):
 class Kernel:
     """Image and modules of a kernel package, unpacked below a directory."""
 
-    def __init__(self, where, cache, package=KERNEL):
+    def __init__(self, where, cache):
         try:
-            deb = debian.download(cache, [package])[package]
-            # linux-image-cloud-amd64 has nothing in it but the name of the present version's package
-            needs = debian.field(deb, "Depends")
-            real = re.match(r"(linux-image-\d\S+)", needs)
-            if real:
-                deb = debian.download(cache, [real.group(1)])[real.group(1)]
+            deb = self._download(where, cache)
         except debian.NotThere as e:
             raise Unavailable(str(e))
         debian.unpack(deb, where)
@@ -83,6 +82,17 @@ class Kernel:
         self.where = where
         self.modules = "lib/modules/" + self.version
         self._depmod(where)
+
+    def _download(self, where, cache):
+        options = []
+        if SUITE:
+            options = debian.suite_options(SUITE, where / "apt")
+            cache = cache / SUITE
+            cache.mkdir(exist_ok=True)
+        deb = debian.download(cache, [KERNEL], options)[KERNEL]
+        # linux-image-cloud-amd64 has nothing in it but the name of the present version's package
+        real = re.match(r"(linux-image-\d\S+)", debian.field(deb, "Depends"))
+        return debian.download(cache, [real.group(1)], options)[real.group(1)] if real else deb
 
     def _depmod(self, where):
         subprocess.run([which("depmod"), "-b", where, self.version], check=True)
@@ -205,7 +215,7 @@ class Guest:
         # util-linux's setpriv has qemu end with this process, however that ends
         command = [which("setpriv"), "--pdeathsig", "KILL", which("qemu-system-x86_64"), "-nodefaults",
                    "-no-user-config", "-no-reboot", "-display", "none", "-nic", "none", "-machine", "q35",
-                   "-accel", ACCEL, "-cpu", "max", "-smp", "2", "-m", "1536", "-kernel", self.kernel.image,
+                   "-accel", ACCEL, "-cpu", CPU, "-smp", "2", "-m", "1536", "-kernel", self.kernel.image,
                    "-initrd", initrd, "-append", "console=ttyS0 loglevel=5 panic=-1 random.trust_cpu=1",
                    "-serial", "file:%s" % self.console, "-serial", "file:%s" % self.tap]
         with subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as qemu:
