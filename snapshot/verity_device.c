@@ -8,8 +8,8 @@
  *
  * Kernel facts: a device that is open can be marked to be removed with its last user (3.13), and still be opened by
  * others until then. Its gendisk, and so its node, is there since the table was loaded (5.15; before that since the
- * device was made). Table and device are read-only by a flag of the load. devtmpfs has a node for every device; any other
- * /dev has those that somebody made. To ask for a target's version loads its module (5.5).
+ * device was made). Table and device are read-only by a flag of the load. devtmpfs has a node for every device; any
+ * other /dev has those that somebody made. To ask for a target's version loads its module (5.5).
  */
 #include "snapshot/verity_device.h"
 
@@ -154,7 +154,7 @@ static int open_control(struct cpull_error *err)
 	if (fd >= 0)
 		return fd;
 	return error_sys(err, CPULL_ERR_UNSUPPORTED, errno,
-			 "opening " CONTROL " (verified mounts need device-mapper, which is the kernel's module dm-mod)");
+			 "opening " CONTROL " (verified mounts need device-mapper, the kernel's module dm-mod)");
 }
 
 int verity_device_possible(struct cpull_error *err)
@@ -227,8 +227,8 @@ static int read_first(const struct job *job, const struct verity_device *device,
 	if (n == (ssize_t)sizeof(block))
 		return 0;
 	if (n < 0 && found_wrong(job))
-		return error_set(err, CPULL_ERR_DIGEST, "the image was changed, or this is not its root hash: its first "
-				 "block does not match (fsck tells more)");
+		return error_set(err, CPULL_ERR_DIGEST, "the image was changed, or this is not its root hash: its "
+				 "first block does not match (fsck tells more)");
 	return error_sys(err, CPULL_ERR_STORAGE, n < 0 ? errno : EIO, "reading the first block by %s", device->path);
 }
 

@@ -14,7 +14,7 @@ struct verity_device {
 	bool direct;    /* reads go past the page cache of the file */
 };
 
-/* Has the kernel device-mapper and its verity target? 0, or why not. Makes nothing, may have the kernel load modules. */
+/* Has the kernel device-mapper and its verity target? 0, or why not. Makes no device; may have modules loaded. */
 MUST_CHECK int verity_device_possible(struct cpull_error *err);
 
 /* Makes a read-only device of the image's data blocks, over a loop device of its own; `hint` is for people who look at
@@ -23,7 +23,7 @@ MUST_CHECK int verity_device_possible(struct cpull_error *err);
  * The device is given back by the kernel, and the loop device with it, when nobody has it open or mounted: also after a
  * crash of this process. So it is to be mounted before verity_device_close().
  *
- * CPULL_ERR_DIGEST when not even the first block matches, be it for a wrong root hash; CPULL_ERR_SIZE for a file that is
+ * CPULL_ERR_DIGEST when not even the first block matches, as with a wrong root hash; CPULL_ERR_SIZE for a file that is
  * cut; CPULL_ERR_UNSUPPORTED where the kernel cannot; CPULL_ERR_PERMISSION, else CPULL_ERR_STORAGE. */
 MUST_CHECK int verity_device_open(const struct verity_image *image, const char *hint, struct verity_device *out,
 				  struct cpull_error *err);
