@@ -51,6 +51,7 @@ struct job {
 	bool has_block_devices; /* among the others */
 	struct device *devices;
 	size_t device_count; /* that are open */
+	bool no_loop; /* a loop device was wanted, and could not be had */
 	char kernel[KERNEL_TEXT_BYTES]; /* what the kernel had to say, last */
 	char tried[TRIED_BYTES];        /* and all of it */
 };
@@ -163,20 +164,33 @@ static int try_source(struct job *job, const char *source, bool direct, const ch
 	return rc;
 }
 
+static int bind_loop(struct job *job, int fd, const char *what, struct loop_device *out)
+{
+	struct cpull_error why = {0};
+
+	if (loop_device_bind(fd, out, &why) == 0)
+		return 0;
+	note(job, "%s: %s", what, why.message);
+	job->no_loop = true;
+	return why.sys_errno ? -why.sys_errno : -EIO;
+}
+
 /* Gives every device that is a file a loop device. After an error some have one. */
 static int bind_devices(struct job *job)
 {
 	for (size_t i = 0; i < job->device_count; i++) {
 		struct device *device = &job->devices[i];
-		struct cpull_error why = {0};
 		struct loop_device loop;
+		char what[64];
 
 		if (device->is_block)
 			continue;
-		if (loop_device_bind(device->fd, &loop, &why)) {
-			note(job, "device %zu by a loop device: %s", i + 1, why.message);
-			return why.sys_errno ? -why.sys_errno : -EIO;
-		}
+		snprintf(what, sizeof(what), "device %zu by a loop device", i + 1);
+
+		int rc = bind_loop(job, device->fd, what, &loop);
+
+		if (rc)
+			return rc;
 		close(device->fd);
 		*device = (struct device){.fd = loop.fd, .is_block = true};
 	}
@@ -193,18 +207,14 @@ static int try_device(struct job *job)
 static int try_loop(struct job *job, enum erofs_way *way)
 {
 	struct loop_device loop;
-	struct cpull_error why = {0};
 	char what[64];
+	int rc = bind_loop(job, job->image_fd, "by a loop device", &loop);
 
-	if (loop_device_bind(job->image_fd, &loop, &why)) {
-		note(job, "by a loop device: %s", why.message);
-		return why.sys_errno ? -why.sys_errno : -EIO;
-	}
+	if (rc)
+		return rc;
 	snprintf(what, sizeof(what), "by %s", loop.path);
 	*way = loop.direct ? EROFS_BY_LOOP_DIRECT : EROFS_BY_LOOP;
-
-	int rc = bind_devices(job);
-
+	rc = bind_devices(job);
 	if (!rc)
 		rc = try_source(job, loop.path, false, what);
 
@@ -346,21 +356,34 @@ static void close_devices(struct job *job)
 
 /* ---- the interface ---- */
 
+static const char *advice(const struct job *job, int num)
+{
+	if (job->no_loop)
+		return "this place needs loop devices: load the kernel's module \"loop\" and have /dev/loop-control, or "
+		       "pull with --snapshot overlay";
+	switch (num) {
+	case ENODEV:
+		return "the kernel has no EROFS: load its module \"erofs\", or pull with --snapshot overlay";
+	case EPERM:
+		return "needs CAP_SYS_ADMIN";
+	case E2BIG:
+		return "more devices than mount(2) takes, and fsopen(2) is not there";
+	default:
+		return "see the kernel's log";
+	}
+}
+
 static int fail(const struct job *job, int num, struct cpull_error *err)
 {
-	int code = num == ENODEV  ? CPULL_ERR_UNSUPPORTED
-		   : num == E2BIG ? CPULL_ERR_LIMIT
-				  : CPULL_ERR_STORAGE;
-	const char *hint = num == ENODEV  ? " (the kernel has no EROFS)"
-			   : num == EPERM ? " (needs CAP_SYS_ADMIN)"
-			   : num == E2BIG ? " (more devices than mount(2) takes, and fsopen(2) is not there)"
-					  : " (see the kernel's log)";
+	int code = num == ENODEV && !job->no_loop ? CPULL_ERR_UNSUPPORTED
+		   : num == E2BIG		  ? CPULL_ERR_LIMIT
+						  : CPULL_ERR_STORAGE;
 	struct cpull_error why = {0};
 
 	/* the code and errno only: the text is already in what was tried */
 	code = error_sys(&why, code, num, "mounting");
-	error_set(err, code, "mounting %s on %s: %s%s", path_end(job->mount->image), path_end(job->mount->target),
-		  job->tried, hint);
+	error_set(err, code, "mounting %s on %s: %s (%s)", path_end(job->mount->image),
+		  path_end(job->mount->target), job->tried, advice(job, num));
 	if (err)
 		err->sys_errno = num;
 	return code;

@@ -179,13 +179,17 @@ static int take_super(struct erofs_reader *r, uint64_t file_bytes, struct cpull_
 
 int erofs_reader_open(int fd, struct erofs_reader **out, struct cpull_error *err)
 {
+	off_t size;
 	struct stat st;
 
 	*out = NULL;
 	if (fstat(fd, &st))
 		return error_sys(err, CPULL_ERR_STORAGE, errno, "looking at an EROFS image");
-	if (!S_ISREG(st.st_mode))
-		return error_set(err, CPULL_ERR_STORAGE, "this is no EROFS image: it is no regular file");
+	if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode))
+		return error_set(err, CPULL_ERR_STORAGE, "this is no EROFS image: neither a file nor a block device");
+	size = S_ISREG(st.st_mode) ? st.st_size : lseek(fd, 0, SEEK_END);
+	if (size < 0)
+		return error_sys(err, CPULL_ERR_STORAGE, errno, "looking at an EROFS image");
 
 	CLEANUP_FREE struct erofs_reader *r = calloc(1, sizeof(*r));
 
@@ -195,7 +199,7 @@ int erofs_reader_open(int fd, struct erofs_reader **out, struct cpull_error *err
 	for (size_t i = 0; i < EROFS_CACHE_BLOCKS; i++)
 		r->cache[i].block = NO_BLOCK;
 
-	int rc = take_super(r, (uint64_t)st.st_size, err);
+	int rc = take_super(r, (uint64_t)size, err);
 
 	if (!rc)
 		*out = STEAL(r);

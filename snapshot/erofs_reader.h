@@ -38,7 +38,7 @@ struct erofs_node {
 	uint64_t chunk_count;  /* EROFS_CHUNK_BASED */
 };
 
-/* `fd` (a regular file, open for reading) is borrowed, its offset left alone. */
+/* `fd` (a regular file, whose offset is left alone, or a block device, open for reading) is borrowed. */
 MUST_CHECK int erofs_reader_open(int fd, struct erofs_reader **out, struct cpull_error *err);
 void erofs_reader_close(struct erofs_reader *reader);
 

@@ -201,7 +201,7 @@ def test_on_ext4(new_coco, sample, ext4, io):
         sample.assert_mounted(where)
     with coco.mounted(sample.name) as where:
         sample.assert_mounted(where)
-    assert no_loops_soon(ext4)
+    assert no_loops_soon(coco.store)
 
 
 def test_without_loop_devices(coco, sample, work):

@@ -205,7 +205,7 @@ static unsigned loops_now(void)
 		CLEANUP_FD int fd = open(path, O_RDONLY | O_CLOEXEC);
 
 		if (fd >= 0 && read(fd, text, sizeof(text) - 1) > 0)
-			n += strstr(text, "layer.erofs") && strncmp(text, store_path, strlen(store_path)) == 0;
+			n += strstr(text, ".erofs") && strncmp(text, store_path, strlen(store_path)) == 0;
 	}
 	closedir(dir);
 	return n;
@@ -386,25 +386,81 @@ static void opaque_root_hides_what_is_below(void **state)
 	must_unmount();
 }
 
-static void many_layers(void **state)
+/* Of `count` layers, each with a file of its own, one that all have, and one that the next one hides. */
+static void make_many(unsigned count)
 {
 	unsigned numbers[LAYERS_MAX];
 
-	(void)state;
-	for (unsigned i = 0; i < LAYERS_MAX; i++) {
-		char own[16];
+	for (unsigned i = 0; i < count; i++) {
+		char own[16], gone[16], hides[16];
 
 		snprintf(own, sizeof(own), "own-%02u", i);
-		LAYER(i, {0, own}, {0, "same"});
+		snprintf(gone, sizeof(gone), "gone-%02u", i);
+		snprintf(hides, sizeof(hides), "gone-%02u", i - 1);
+		if (i)
+			LAYER(i, {'w', hides}, {0, gone}, {0, own}, {0, "same"});
+		else
+			LAYER(i, {0, gone}, {0, own}, {0, "same"});
 		numbers[i] = i;
 	}
-	make_record("many", numbers, LAYERS_MAX);
+	make_record("many", numbers, count);
+}
+
+static void must_show_many(unsigned count)
+{
+	char last[32], number[16];
+
+	snprintf(last, sizeof(last), "view/gone-%02u", count - 1);
+	snprintf(number, sizeof(number), "%u", count - 1);
+	assert_int_equal(count_names("view"), count + 2);
+	assert_true(has_content("view/same", number) && has_content("view/own-00", "0") && exists(last));
+}
+
+/* So many are mounted one by one, and one more as one. */
+static void many_layers(void **state)
+{
+	static const unsigned counts[] = {16, 17, LAYERS_MAX};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_LEN(counts); i++) {
+		bool merged = counts[i] > 16;
+
+		make_many(counts[i]);
+		must_mount("r.example/many:1", false);
+		must_show_many(counts[i]);
+		must_have_loops((counts[i] + merged) * device_of_each);
+
+		struct statfs fs;
+
+		assert_int_equal(statfs("view", &fs), 0);
+		assert_int_equal((unsigned long)fs.f_type == EROFS_MAGIC, merged);
+		must_unmount();
+		must_mount("r.example/many:1", true);
+		must_show_many(counts[i]);
+		CHECK_STAT("view", 0751, counts[i] - 1, 0);
+		assert_int_equal(unlink("view/same"), 0);
+		must_unmount();
+	}
+}
+
+/* Where there is no room for a merged image, it is done without. */
+static void many_layers_without_room(void **state)
+{
+	struct statfs fs;
+
+	(void)state;
+	make_many(LAYERS_MAX);
+
+	CLEANUP_FD int fd = open("filler", O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+
+	assert_int_equal(statfs(".", &fs), 0);
+	/* on ext4 directories take blocks, too */
+	if (on_ext4 || fallocate(fd, 0, 0, (off_t)(fs.f_bavail - 2) * fs.f_bsize))
+		skip();
 	must_mount("r.example/many:1", false);
-	assert_int_equal(count_names("view"), LAYERS_MAX + 1);
-	assert_true(has_content("view/same", "23") && has_content("view/own-00", "0"));
-	must_unmount();
-	must_mount("r.example/many:1", true);
-	assert_int_equal(count_names("view"), LAYERS_MAX + 1);
+	must_show_many(LAYERS_MAX);
+	assert_int_equal(statfs("view", &fs), 0);
+	assert_int_not_equal(fs.f_type, EROFS_MAGIC);
 	must_unmount();
 }
 
@@ -450,7 +506,7 @@ static void target_that_is_mounted_is_refused(void **state)
 /* ---- kills ---- */
 
 /* The number of steps is not reached: the mount is there. */
-static bool mount_and_die(int steps, bool rw)
+static bool mount_and_die(const char *name, int steps, bool rw)
 {
 	int status;
 
@@ -466,7 +522,7 @@ static bool mount_and_die(int steps, bool rw)
 		if (cpull_engine_new(&o, &own, NULL))
 			_exit(2);
 		steps_left = steps;
-		_exit(cpull_mount(own, "r.example/two:1", target, &mount, NULL) ? 1 : 0);
+		_exit(cpull_mount(own, name, target, &mount, NULL) ? 1 : 0);
 	}
 	assert_int_equal(waitpid(pid, &status, 0), pid);
 	if (WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL)
@@ -507,7 +563,7 @@ static void die_at_each_step(bool rw)
 	for (enum cure by = 0; by < CURES; by++) {
 		int steps = 0;
 
-		while (!mount_and_die(steps, rw)) {
+		while (!mount_and_die("r.example/two:1", steps, rw)) {
 			cure(by);
 			steps++;
 		}
@@ -518,6 +574,23 @@ static void die_at_each_step(bool rw)
 	/* and the layers are as they were */
 	must_mount("r.example/two:1", false);
 	assert_true(has_content("view/a", "1") && has_content("view/b", "2"));
+	must_unmount();
+}
+
+static void killed_merged_mount_leaves_nothing(void **state)
+{
+	int steps = 0;
+
+	(void)state;
+	make_many(LAYERS_MAX);
+	for (; !mount_and_die("r.example/many:1", steps, false); steps++) {
+		if (!overlay_is_mounted(target))
+			must_mount("r.example/many:1", false);
+		must_show_many(LAYERS_MAX);
+		must_unmount();
+	}
+	assert_true(steps >= 4);
+	must_show_many(LAYERS_MAX);
 	must_unmount();
 }
 
@@ -570,6 +643,7 @@ static int run_group(const char *name)
 	const struct CMUnitTest tests[] = {
 		T(stack_is_as_of_directories), T(writable_mount_takes_all_with_it), T(one_layer_needs_no_overlay),
 		T(repeated_layers_are_mounted_once), T(opaque_root_hides_what_is_below), T(many_layers),
+		T(many_layers_without_room), T(killed_merged_mount_leaves_nothing),
 		T(damaged_image_is_named), T(target_that_is_mounted_is_refused), T(killed_mount_leaves_nothing),
 		T(killed_writable_mount_leaves_nothing), T(killed_unmount_leaves_nothing),
 	};
