@@ -359,8 +359,8 @@ static void close_devices(struct job *job)
 static const char *advice(const struct job *job, int num)
 {
 	if (job->no_loop)
-		return "this place needs loop devices: load the kernel's module \"loop\" and have /dev/loop-control, or "
-		       "pull with --snapshot overlay";
+		return "this takes loop devices: load the kernel's module \"loop\" and have /dev/loop-control, or pull "
+		       "with --snapshot overlay";
 	switch (num) {
 	case ENODEV:
 		return "the kernel has no EROFS: load its module \"erofs\", or pull with --snapshot overlay";

@@ -35,7 +35,7 @@ ACCEL = os.environ.get("COCO_PULL_GUEST_ACCEL") or "tcg"
 # Emulated by QEMU 7.2, cmpxchg16b without a lock prefix leaves garbage in the flags; 6.12 does not survive that.
 CPU = "max,-cx16"
 # Unit tests that have to do with what the kernel makes of images. None of them may skip anything there.
-UNITS = ("erofs_mount", "erofs_image", "erofs_inodes", "overlay", "verity_device")
+UNITS = ("erofs_mount", "erofs_image", "erofs_inodes", "erofs_stack", "overlay", "verity_device")
 # Loaded in the guest as they are asked for, with what they depend on.
 MODULES = ("loop", "erofs", "overlay", "dm-mod", "dm-verity", "crc32c-intel", "sha256-ssse3")
 # What the checks, the unit tests and init call.
