@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The two kinds of snapshot against each other: the same tree, each in its place in the store, and what only images have,
-loop devices and hash trees."""
+"""The two kinds of snapshot against each other: the same tree, each in its place in the store; and what only images
+have, loop devices and hash trees."""
 import glob
 import json
 import os
@@ -47,8 +47,8 @@ def no_loops_soon(path):
     return False
 
 
-@pytest.mark.parametrize("options", [[], ["--verity"], ["--io", "uring"], ["--verity", "--io", "uring"], ["--jobs", "1"]],
-                         ids=lambda o: "-".join(o).strip("-") or "plain")
+@pytest.mark.parametrize("options", [[], ["--verity"], ["--io", "uring"], ["--verity", "--io", "uring"],
+                                     ["--jobs", "1"]], ids=lambda o: "-".join(o).strip("-") or "plain")
 def test_the_same_tree(new_coco, sample, options):
     """Every entry of the mounted image, the root included, is what it is on directories."""
     trees = []
@@ -218,8 +218,8 @@ def test_without_loop_devices(coco, sample, work):
     binary, coco.binary = coco.binary, "/usr/bin/unshare"
     try:
         result = coco.start_raw("--mount", shell, "mount", sample.name, work / "mnt", "--store", coco.store).wait()
-        auto = coco.start_raw("--mount", shell, "pull", sample.name, *coco.base, "--snapshot", "auto", "--format", "json",
-                              "--store", coco.store).wait()
+        auto = coco.start_raw("--mount", shell, "pull", sample.name, *coco.base, "--snapshot", "auto",
+                              "--format", "json", "--store", coco.store).wait()
         verity = coco.start_raw("--mount", shell, "pull", sample.name, *coco.base, "--snapshot", "auto", "--verity",
                                 "--format", "json", "--store", coco.store).wait()
     finally:
