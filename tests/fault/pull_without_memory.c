@@ -4,9 +4,9 @@
  * process, the libraries' included, gives nothing; or the n-th and all after it. A pull must then end with success or
  * with CPULL_ERR_NOMEM, never in a crash, and the store must serve the next pull.
  *
- *     pull_without_memory [IMAGE [DECRYPTION_KEY…]]
+ *     pull_without_memory [--erofs] [IMAGE [DECRYPTION_KEY…]]
  *
- * Without an image a layout of its own is pulled. COCO_PULL_FAULT_RUNS says how many allocations are tried, evenly
+ * With --erofs layers become EROFS images with hash trees. Without an image a layout of its own is pulled. COCO_PULL_FAULT_RUNS says how many allocations are tried, evenly
  * spread.
  */
 #include <errno.h>
@@ -67,6 +67,7 @@ struct task {
 	const char *image;
 	const char *const *keys;
 	size_t key_count;
+	bool erofs;
 	char store[100];
 };
 
@@ -91,7 +92,9 @@ static int use_library(const struct task *task, struct cpull_error *err)
 					     .image = task->image,
 					     .platform = "linux/amd64",
 					     .decryption_keys = task->keys,
-					     .decryption_key_count = task->key_count};
+					     .decryption_key_count = task->key_count,
+					     .snapshot = task->erofs ? CPULL_SNAPSHOT_EROFS : CPULL_SNAPSHOT_OVERLAY,
+					     .verity = task->erofs};
 	struct cpull_engine *engine;
 	struct cpull_pull *pull;
 	int rc = cpull_engine_new(&engine_options, &engine, err);
@@ -192,8 +195,10 @@ int main(int argc, char **argv)
 	const char *runs_text = getenv("COCO_PULL_FAULT_RUNS");
 	long runs = runs_text ? atol(runs_text) : DEFAULT_RUNS, done = 0, without = 0, bad = 0;
 	long *count = mmap(NULL, sizeof(*count), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	struct task task = {.image = image};
+	struct task task = {.image = image, .erofs = argc > 1 && strcmp(argv[1], "--erofs") == 0};
 
+	argc -= task.erofs;
+	argv += task.erofs;
 	must(count != MAP_FAILED && mkdtemp(scratch), "scratch");
 	snprintf(task.store, sizeof(task.store), "%s/store", scratch);
 	snprintf(dir, sizeof(dir), "%s/layout", scratch);
