@@ -35,6 +35,9 @@ class Stores:
     def close(self):
         shutil.rmtree(self.root, ignore_errors=True)
 
+    def settle(self, path):
+        """Nothing of a store is to be left that the kernel could not read again."""
+
     @contextlib.contextmanager
     def fresh(self):
         path = tempfile.mkdtemp(dir=self.root)
@@ -72,6 +75,11 @@ class Disks(Stores):
             unmount_all(path)
             os.unlink(disk)
             os.rmdir(path)
+
+    def settle(self, path):
+        # Its metadata stays in memory as long as only the journal has it; to freeze it is to empty the journal.
+        subprocess.run(["fsfreeze", "--freeze", path], check=True)
+        subprocess.run(["fsfreeze", "--unfreeze", path], check=True)
 
 
 def unmount_all(path):

@@ -47,8 +47,9 @@ def file_system(path):
 class Reading:
     """One image, pulled by one snapshot into one store, mounted, and read."""
 
-    def __init__(self, run, peer, image, store, place, group):
-        self.run, self.peer, self.image, self.store, self.place, self.group = run, peer, image, store, place, group
+    def __init__(self, run, peer, image, stores, store, place, group):
+        self.run, self.peer, self.image, self.place, self.group = run, peer, image, place, group
+        self.stores, self.store = stores, store
         self.target = os.path.join(store, "m")
         self.tree = os.path.join(os.path.dirname(run.options.micro), TREE)
         self.sample = {}
@@ -64,6 +65,7 @@ class Reading:
 
     def phase(self, name, what, cold):
         if cold:
+            self.stores.settle(self.store)
             memory.drop_caches()
         before = memory.kernel_threads()
         took = self.go_through(what, self.target)
@@ -106,7 +108,7 @@ class Reading:
 
 def read_once(run, peer, image, place, stores):
     with stores.fresh() as store, contextlib.closing(memory.watch()) as group:
-        return Reading(run, peer, image, store, place, group).measure()
+        return Reading(run, peer, image, stores, store, place, group).measure()
 
 
 def places(run, stack):

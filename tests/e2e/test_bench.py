@@ -2,6 +2,7 @@
 """The benchmark: its arithmetic, its page, and one short run of all of it."""
 import contextlib
 import json
+import os
 import pathlib
 import shutil
 import subprocess
@@ -221,6 +222,20 @@ def test_what_the_kernel_holds_is_counted(tmp_path):
     if group.way == "cgroup":
         assert 32 << 20 <= more["cache"] + more["shmem"] < 48 << 20
     assert memory.spent_since(memory.kernel_threads()) >= 0
+
+
+def test_disks_go_when_they_are_done_with(work):
+    disks = measure.Disks(str(work))
+    try:
+        with disks.fresh() as store:
+            assert reading.file_system(store) == "ext4"
+            pathlib.Path(store, "file").write_bytes(b"a" * 100000)
+            disks.settle(store)
+    except subprocess.CalledProcessError:
+        pytest.skip("no ext4 by a loop device")
+    assert not os.listdir(disks.root) and store not in pathlib.Path("/proc/self/mounts").read_text()
+    disks.close()
+    assert not list(work.glob("coco-pull-bench-*"))
 
 
 def test_a_program_without_snapshots_takes_part_once(tmp_path):
