@@ -10,7 +10,7 @@ build_packages=(gcc libc6-dev meson ninja-build pkg-config liburing-dev libcurl4
 demo_packages=(openssl skopeo umoci)
 test_packages=(libcmocka-dev clang libclang-rt-14-dev python3 python3-pytest skopeo umoci docker-registry apache2-utils
 	openssl acl libcap2-bin cryptsetup-bin erofs-utils zstd util-linux mount tinyproxy-bin nginx-light curl isal jq
-	procps qemu-system-x86 cpio kmod e2fsprogs)
+	procps qemu-system-x86 cpio kmod e2fsprogs attr)
 # What bench/run measures and what it measures with, and what bench/corpus builds with.
 bench_packages=(docker-registry nginx-light podman buildah skopeo umoci containerd runc isal zstd pigz jq curl openssl
 	strace python3 util-linux mount)
