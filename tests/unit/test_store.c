@@ -264,6 +264,7 @@ static void remove_layer(struct store *store, struct layer_ref *ref)
 {
 	CLEANUP_FD int lock = store_lock(store, STORE_EXCLUSIVE, NULL);
 
+	assert_true(lock >= 0);
 	layer_ref_drop(ref);
 	assert_int_equal(store_layer_remove(store, ref->key, NULL), 1);
 }
