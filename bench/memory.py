@@ -7,6 +7,7 @@ the neighbours' too.
 """
 import os
 import tempfile
+import time
 
 V1, V2 = "/sys/fs/cgroup/memory", "/sys/fs/cgroup"
 
@@ -44,7 +45,11 @@ class Group:
         return {"cache": stat["total_cache"] - stat["total_shmem"], "shmem": stat["total_shmem"], "kernel": kernel}
 
     def close(self):
-        os.rmdir(self.path)
+        for _ in range(50):
+            try:
+                return os.rmdir(self.path)
+            except OSError:             # what was ended a moment ago is still in it
+                time.sleep(0.02)
 
 
 class Machine:
