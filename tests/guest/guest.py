@@ -29,6 +29,7 @@ sys.path.insert(0, str(SOURCE / "tests" / "e2e"))
 import compare  # noqa: E402
 import debian  # noqa: E402
 import images  # noqa: E402
+import tarball  # noqa: E402
 
 KERNEL = os.environ.get("COCO_PULL_GUEST_KERNEL") or "linux-image-cloud-amd64"
 SUITE = os.environ.get("COCO_PULL_GUEST_SUITE")
@@ -181,17 +182,34 @@ class Guest:
         """A directory, which is /guest/NAME there."""
         shutil.copytree(path, self.root.path / "guest" / name, symlinks=True, dirs_exist_ok=True)
 
-    def add_image(self):
-        """A small image with all that is special about files, and what it is when it is unpacked."""
+    def add_images(self):
+        """Images with all that is special about files, of few layers and of many; TAG.tree beside them is what each is
+        when it is unpacked."""
         layout = images.Layout(self.where / "layout")
-        layout.image(images.sample_layers(str(self.where / "layers"), ("base-files", "tzdata")), "gzip")
-        unpacked = compare.umoci_unpack(layout.path, "gzip", str(self.where / "unpacked"))
-        with open(self.root.path / "guest" / "image.tree", "wb") as f:
-            subprocess.run(["sh", "-c", '. "$0"; tree "$1"', HERE / "lib.sh", unpacked], stdout=f, check=True,
-                           env={**os.environ, "LC_ALL": "C.UTF-8"})
+        small = images.sample_layers(str(self.where / "layers"), ("base-files", "tzdata"))
+        layout.image(small, "small")
+        layout.image(small[1:] + [self._layer(i) for i in range(21)], "many")
+        for tag in ("small", "many"):
+            unpacked = compare.umoci_unpack(layout.path, tag, str(self.where / tag))
+            with open(layout.path + "/" + tag + ".tree", "wb") as f:
+                subprocess.run(["sh", "-c", '. "$0"; tree "$1"', HERE / "lib.sh", unpacked], stdout=f, check=True,
+                               env={**os.environ, "LC_ALL": "C.UTF-8"})
+            shutil.rmtree(self.where / tag)
         self.add_data(layout.path, "image")
-        for name in ("layers", "layout", "unpacked"):
+        for name in ("layers", "layout"):
             shutil.rmtree(self.where / name)
+
+    def _layer(self, i):
+        """One of many: adds, replaces and removes."""
+        path = str(self.where / "layers" / ("%d.tar" % i))
+        with tarball.Writer(path) as t:
+            t.dir("many").file("many/last", b"%d\n" % i).file("many/%d" % i, images.noise(5000, i))
+            t.dir("many/%d.d" % (i % 5)).file("many/%d.d/%d" % (i % 5, i), b"%d" % i)
+            if i > 2:
+                t.whiteout("many/%d" % (i - 2))
+            if i == 11:
+                t.opaque("many/2.d")
+        return path
 
     def add_unit(self, name):
         """A program of tests/unit."""
@@ -278,7 +296,7 @@ def assemble(where, build, kernel, shared, names):
     if not (pathlib.Path(build) / "tests" / "unit").is_dir():
         raise Unavailable("no tests were built in %s" % build)
     guest = Guest(where, build, kernel)
-    guest.add_image()
+    guest.add_images()
     vectors = pathlib.Path(shared) / "vectors" / "erofs"
     if vectors.is_dir():
         guest.add_data(vectors, "shared/vectors/erofs")

@@ -4,7 +4,6 @@
 set -eu
 build=/guest/build
 coco=$build/engine/cli/coco-pull
-image=oci:/guest/image:gzip
 
 skip() {
 	echo "$*"
@@ -33,10 +32,16 @@ tree() {
 	)
 }
 
-# A file system of 256 MiB at $1, as on a disk.
+# same_tree DIRECTORY TAG: is it what the image is?
+same_tree() {
+	tree "$1" >seen
+	cmp -s "/guest/image/$2.tree" seen || { diff "/guest/image/$2.tree" seen | head -n 40; return 1; }
+}
+
+# A file system of 512 MiB at $1, as on a disk.
 make_ext4() {
 	mkdir "$1"
-	truncate -s 256M "$1.ext4"
+	truncate -s 512M "$1.ext4"
 	mkfs.ext4 -q "$1.ext4"
 	mount -o loop "$1.ext4" "$1"
 	rm "$1.ext4"

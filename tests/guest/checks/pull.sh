@@ -4,21 +4,23 @@ none_bound() {
 	[ "$(bound)" = 0 ]
 }
 
-# try STORE SNAPSHOT
+# try STORE SNAPSHOT TAG
 try() {
+	local image=oci:/guest/image:$3
+
 	"$coco" --store "$1" pull "$image" --snapshot "$2" >log 2>&1 || { cat log; return 1; }
 	"$coco" --store "$1" mount "$image" "$PWD/view"
-	[ "$2" = overlay ] || [ "$(bound)" != 0 ] || echo "(mounted without loop devices)"
-	tree view >seen
-	cmp -s /guest/image.tree seen || { diff /guest/image.tree seen | head -n 40; return 1; }
-	"$coco" unmount --store "$1" "$PWD/view"
+	same_tree view "$3"
+	"$coco" --store "$1" unmount "$PWD/view"
 	until_true none_bound
 }
 
 mkdir view
 make_ext4 disk
-try "$PWD/disk/directories" overlay
-try "$PWD/disk/images" erofs
-# directories are not tried in memory: before 6.6 tmpfs has no user.* attributes
-try "$PWD/memory" erofs
+for tag in small many; do
+	try "$PWD/disk/directories" overlay $tag
+	try "$PWD/disk/images" erofs $tag
+	# directories are not tried in memory: before 6.6 tmpfs has no user.* attributes
+	try "$PWD/memory" erofs $tag
+done
 umount disk
