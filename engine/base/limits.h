@@ -79,6 +79,13 @@
  * some hundred bytes a layer. */
 #define LIMIT_RECORD_BYTES (20u << 20)
 #define LIMIT_JOBS 64u
+/* The list of a layer's contents, which is read by 32-bit offsets: LIMIT_LAYER_ENTRIES of the longest names. */
+#define LIMIT_CONTENTS_BYTES UINT32_MAX
+/* Names in it that are there in the end. */
+#define LIMIT_CONTENTS_NAMES (2 * LIMIT_LAYER_ENTRIES)
+/* What a check lists; beyond, it counts. */
+#define LIMIT_FSCK_LAYER_PROBLEMS 128u
+#define LIMIT_FSCK_PROBLEMS 4096u
 #define LIMIT_CONNECTIONS 16u /* for one blob */
 
 #endif

@@ -30,11 +30,13 @@
 #include "engine/base/error.h"
 #include "engine/base/fs.h"
 #include "engine/base/ring.h"
+#include "snapshot/dir_check.h"
 #include "snapshot/dir_fs.h"
 #include "snapshot/erofs_fs.h"
 #include "snapshot/erofs_mount.h"
 #include "snapshot/erofs_reader.h"
 #include "snapshot/layer_writer.h"
+#include "snapshot/recorded_fs.h"
 
 #define MTIME 1500000000
 
@@ -171,6 +173,7 @@ struct how {
 	size_t lower_count;
 	bool tie;
 	bool truncated; /* no end mark */
+	bool disturbed; /* somebody else changes the layer meanwhile */
 	enum file_helper helper; /* FILE_HELPER_AUTO: what fixture_helper says */
 };
 
@@ -328,8 +331,30 @@ __attribute__((unused)) static void discard_layer(const char *dir)
 	assert_int_equal(fs_remove_tree(AT_FDCWD, dir, NULL), 0);
 }
 
+/* A layer in a directory, and the list of it. */
+struct list_place {
+	int fd;
+	struct layer_fs *fs;
+	struct contents_facts facts; /* when it is complete */
+};
+
+__attribute__((unused)) static struct list_place begin_list(const struct dir_fs_options *options)
+{
+	static const char name[] = ".contents of a test";
+	struct list_place list = {.fd = -1};
+	struct layer_fs *disk;
+
+	unlink(name);
+	assert_int_equal(dir_fs_new(options, &disk, NULL), 0);
+	assert_int_equal(recorded_fs_new(disk, AT_FDCWD, name, &list.fs, NULL), 0);
+	list.fd = open(name, O_RDONLY | O_CLOEXEC);
+	assert_true(list.fd >= 0);
+	return list;
+}
+
 /* Frees the writer. */
-__attribute__((unused)) static void complete_layer(struct layer_writer *w, const struct how *how, struct outcome *out)
+__attribute__((unused)) static void complete_layer(struct layer_writer *w, const struct how *how, struct outcome *out,
+						   struct list_place *list)
 {
 	out->code = layer_writer_finish(w, &out->stats, &out->err);
 	if (!out->code) {
@@ -341,7 +366,47 @@ __attribute__((unused)) static void complete_layer(struct layer_writer *w, const
 	}
 	if (!out->code)
 		out->code = layer_writer_seal(w, &out->err);
+	if (!out->code && list->fs)
+		list->facts = *recorded_fs_facts(list->fs);
 	layer_writer_free(w);
+}
+
+/* ---- checking ---- */
+
+__attribute__((unused)) static void count_finding(void *payload, const char *path, const char *what)
+{
+	print_message("\"%s\": %s\n", path, what);
+	++*(unsigned *)payload;
+}
+
+/* Checks a layer against its list, and tells what is found. */
+__attribute__((unused)) static void check_layer(int root_fd, int list_fd, const struct contents_facts *facts,
+						check_found_fn found, void *payload)
+{
+	struct contents_index *index;
+	struct dir_checker *checker;
+	struct cpull_error err = {0};
+	atomic_bool stop = false;
+	atomic_uint_fast64_t bytes = 0;
+	const struct check_sink sink = {found, payload, &stop, &bytes};
+
+	if (contents_index_load(list_fd, facts, &index, &err))
+		fail_msg("%s", err.message);
+	assert_int_equal(dir_checker_new(&checker, NULL), 0);
+	for (uint32_t dir = 0; dir < index->dir_count; dir++)
+		if (dir_check(checker, root_fd, index, dir, &sink, &err))
+			fail_msg("%s", err.message);
+	dir_checker_free(checker);
+	contents_index_free(index);
+}
+
+/* Whatever is written, the list of it has to be right. */
+__attribute__((unused)) static void assert_sound(int root_fd, int list_fd, const struct contents_facts *facts)
+{
+	unsigned findings = 0;
+
+	check_layer(root_fd, list_fd, facts, count_finding, &findings);
+	assert_int_equal(findings, 0);
 }
 
 /* Consumes tar. */
@@ -352,6 +417,7 @@ __attribute__((unused)) static struct outcome write_layer(const char *dir, struc
 	struct outcome out = {0};
 	struct log log;
 	struct layer_writer *w;
+	struct list_place list = {.fd = -1};
 
 	if (!how.truncated)
 		tar_end(tar);
@@ -364,14 +430,19 @@ __attribute__((unused)) static struct outcome write_layer(const char *dir, struc
 		image = begin_image(dir, how.io, &log);
 		w = writer_on(image.fs, how.max_entries);
 	} else {
-		w = new_writer(&place, how.max_entries, &out.err);
+		list = begin_list(&place);
+		w = writer_on(list.fs, how.max_entries);
 	}
 	out.code = feed_all(w, tar, how.chunk_bytes ? how.chunk_bytes : 65536, &out.err);
 	bytes_free(tar);
 	if (!out.code)
-		complete_layer(w, &how, &out);
+		complete_layer(w, &how, &out, &list);
+	if (!out.code && list.fs && !how.disturbed)
+		assert_sound(place.dirfd, list.fd, &list.facts);
 	if (fixture_images)
 		end_image(&image);
+	else
+		close(list.fd);
 	close(place.dirfd);
 	log_destroy(&log);
 	if (fixture_images && !out.code)

@@ -530,7 +530,7 @@ static void directories_swapped_for_links(void **state)
 		atomic_store(&swapper.stop, false);
 		assert_int_equal(pthread_create(&thread, NULL, swap, &swapper), 0);
 
-		struct outcome out = write_layer("l", &t, (struct how){.tie = true});
+		struct outcome out = write_layer("l", &t, (struct how){.tie = true, .disturbed = true});
 
 		atomic_store(&swapper.stop, true);
 		pthread_join(thread, NULL);
