@@ -106,11 +106,51 @@ bool layer_image_read(const json_t *object, enum layer_form form, struct layer_i
 	return form == LAYER_EROFS || read_verity(json_object_get(object, "verity"), out);
 }
 
+int layer_contents_put(json_t *object, const struct contents_facts *contents)
+{
+	char sum[17];
+
+	if (!contents->bytes)
+		return 0;
+	snprintf(sum, sizeof(sum), "%016llx", (unsigned long long)contents->sum);
+	return json_object_set_new(object, "contents",
+				   json_pack("{s:I, s:s}", "bytes", (json_int_t)contents->bytes, "xxh3", sum));
+}
+
+bool layer_contents_read(const json_t *object, struct contents_facts *out)
+{
+	const json_t *contents = json_object_get(object, "contents");
+	const char *sum = json_string_at(contents, "xxh3");
+
+	*out = (struct contents_facts){0};
+	if (!contents)
+		return true;
+	if (!sum || strlen(sum) != 16 || sum[strspn(sum, "0123456789abcdef")] != 0 ||
+	    !json_u64_at(contents, "bytes", &out->bytes) || !out->bytes || out->bytes > LIMIT_CONTENTS_BYTES)
+		return false;
+	out->sum = strtoull(sum, NULL, 16);
+	return true;
+}
+
 uint64_t layer_image_bytes(const struct layer_image *image)
 {
 	if (!image->root_hash[0])
 		return image->blocks * VERITY_BLOCK_BYTES;
 	return verity_shape_of(image->blocks).end * VERITY_BLOCK_BYTES;
+}
+
+static unsigned digit(char c)
+{
+	return (unsigned)(c <= '9' ? c - '0' : c - 'a' + 10);
+}
+
+bool layer_image_root(const struct layer_image *image, uint8_t out[VERITY_HASH_BYTES])
+{
+	if (strlen(image->root_hash) != 2 * VERITY_HASH_BYTES)
+		return false;
+	for (size_t i = 0; i < VERITY_HASH_BYTES; i++)
+		out[i] = (uint8_t)(digit(image->root_hash[2 * i]) << 4 | digit(image->root_hash[2 * i + 1]));
+	return true;
 }
 
 struct cpull_erofs_layer layer_image_view(const struct layer_image *image)

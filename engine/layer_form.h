@@ -7,6 +7,7 @@
 #define ENGINE_LAYER_FORM_H
 
 #include "engine/base/json.h"
+#include "snapshot/contents_writer.h"
 #include "snapshot/verity_format.h"
 
 enum layer_form { LAYER_DIRECTORY, LAYER_EROFS, LAYER_EROFS_VERITY };
@@ -42,8 +43,16 @@ bool snapshot_read(const json_t *object, enum cpull_snapshot *out);
 MUST_CHECK int layer_image_put(json_t *object, const struct layer_image *image);
 /* Reads them. False when they are not what a layer of that form has. */
 bool layer_image_read(const json_t *object, enum layer_form form, struct layer_image *out);
+/* What a layer is checked by, if not by a hash tree, in its directory of the store. */
+#define LAYER_CONTENTS_FILE "contents"
+/* Sets "contents" of a JSON object; nothing where there is no such file. Not 0 when memory is out. */
+MUST_CHECK int layer_contents_put(json_t *object, const struct contents_facts *contents);
+/* Reads it: 0 bytes when there is none. False when it makes no sense. */
+bool layer_contents_read(const json_t *object, struct contents_facts *out);
 /* Size of the file, hash tree included. */
 uint64_t layer_image_bytes(const struct layer_image *image);
+/* The root hash as bytes. False when there is none. */
+bool layer_image_root(const struct layer_image *image, uint8_t out[VERITY_HASH_BYTES]);
 /* For the API; points into image. */
 struct cpull_erofs_layer layer_image_view(const struct layer_image *image);
 

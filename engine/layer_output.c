@@ -1,12 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Where a layer is written to, by its form: a directory tree, or an EROFS image whose blocks a hash tree is made of
- * while they are written. Used by the layer's write thread, and after that by the pull's; owns the writer, and with it
+ * while they are written; and what is kept to check it by: a list of the directory tree, or sums of an image without a
+ * hash tree. Used by the layer's write thread, and after that by the pull's; owns the writer, and with it
  * the struct layer_fs.
  */
 #include "engine/layer_output.h"
 
 #include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 
 #include "crypto/digest.h"
@@ -15,15 +18,19 @@
 #include "snapshot/erofs_fs.h"
 #include "snapshot/erofs_reader.h"
 #include "snapshot/erofs_spool.h"
+#include "snapshot/image_sums.h"
+#include "snapshot/recorded_fs.h"
 #include "snapshot/verity.h"
 
 struct layer_output {
 	struct layer_output_options o;
 	struct layer_writer *writer; /* owns fs */
 	struct layer_fs *fs;
-	struct verity *verity; /* of LAYER_EROFS_VERITY */
+	struct verity *verity;   /* of LAYER_EROFS_VERITY */
+	struct image_sums *sums; /* of LAYER_EROFS */
 	uint8_t uuid[16];
 	struct layer_image image;
+	struct contents_facts contents;
 };
 
 /* Of the content alone, so that a layer becomes the same image wherever it is pulled; no two layers of a stack have the
@@ -51,8 +58,10 @@ static int note_blocks(void *payload, uint64_t block, const void *data, size_t b
 {
 	struct layer_output *output = payload;
 
-	return verity_add(output->verity, block, data, blocks, err);
+	return output->verity ? verity_add(output->verity, block, data, blocks, err)
+			      : image_sums_add(output->sums, block, data, blocks, err);
 }
+
 
 static int make_verity(struct layer_output *output, struct cpull_error *err)
 {
@@ -68,24 +77,30 @@ static int make_image_fs(struct layer_output *output, struct cpull_error *err)
 					      .spool_dirfd = output->o.stage->fd,
 					      .io = output->o.io,
 					      .log = output->o.log,
+					      .written = note_blocks,
 					      .payload = output};
 	int rc = make_uuid(output->o.diff_id, output->uuid, err);
 
-	if (!rc && output->o.stage->form == LAYER_EROFS_VERITY) {
-		rc = make_verity(output, err);
-		options.written = note_blocks;
-	}
+	if (!rc)
+		rc = output->o.stage->form == LAYER_EROFS_VERITY ? make_verity(output, err)
+								 : image_sums_new(&output->sums, err);
 	memcpy(options.uuid, output->uuid, sizeof(options.uuid));
 	return rc ? rc : erofs_fs_new(&options, &output->fs, err);
 }
 
-static int make_fs(struct layer_output *output, struct cpull_error *err)
+static int make_dir_fs(struct layer_output *output, struct cpull_error *err)
 {
 	const struct dir_fs_options options = {
 		.dirfd = output->o.stage->content_fd, .io = output->o.io, .log = output->o.log};
+	struct layer_fs *disk;
+	int rc = dir_fs_new(&options, &disk, err);
 
-	return layer_form_is_erofs(output->o.stage->form) ? make_image_fs(output, err)
-							  : dir_fs_new(&options, &output->fs, err);
+	return rc ? rc : recorded_fs_new(disk, output->o.stage->fd, LAYER_CONTENTS_FILE, &output->fs, err);
+}
+
+static int make_fs(struct layer_output *output, struct cpull_error *err)
+{
+	return layer_form_is_erofs(output->o.stage->form) ? make_image_fs(output, err) : make_dir_fs(output, err);
 }
 
 size_t layer_output_memory(enum layer_form form, enum cpull_io io)
@@ -124,6 +139,7 @@ void layer_output_free(struct layer_output *output)
 		return;
 	layer_writer_free(output->writer);
 	verity_free(output->verity);
+	image_sums_free(output->sums);
 	free(output);
 }
 
@@ -180,14 +196,33 @@ static int seal_tree(struct layer_output *output, struct cpull_error *err)
 	return rc;
 }
 
+static int seal_sums(struct layer_output *output, struct cpull_error *err)
+{
+	CLEANUP_FD int fd = openat(output->o.stage->fd, LAYER_CONTENTS_FILE,
+				   O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+
+	if (fd < 0)
+		return error_sys(err, CPULL_ERR_STORAGE, errno, "making %s of a layer", LAYER_CONTENTS_FILE);
+	return image_sums_finish(output->sums, fd, &output->contents, err);
+}
+
 int layer_output_seal(struct layer_output *output, struct cpull_error *err)
 {
 	int rc = layer_writer_seal(output->writer, err);
 
-	if (rc || !layer_form_is_erofs(output->o.stage->form))
+	if (rc)
 		return rc;
-	output->image.blocks = erofs_fs_result(output->fs)->blocks;
-	return output->verity ? seal_tree(output, err) : 0;
+	if (layer_form_is_erofs(output->o.stage->form)) {
+		output->image.blocks = erofs_fs_result(output->fs)->blocks;
+		return output->verity ? seal_tree(output, err) : seal_sums(output, err);
+	}
+	output->contents = *recorded_fs_facts(output->fs);
+	return 0;
+}
+
+const struct contents_facts *layer_output_contents(const struct layer_output *output)
+{
+	return &output->contents;
 }
 
 const struct layer_image *layer_output_image(const struct layer_output *output)

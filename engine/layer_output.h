@@ -32,6 +32,7 @@ MUST_CHECK int layer_output_tie(struct layer_output *output, const struct layer_
 MUST_CHECK int layer_output_seal(struct layer_output *output, struct cpull_error *err);
 /* After that. */
 const struct layer_image *layer_output_image(const struct layer_output *output);
+const struct contents_facts *layer_output_contents(const struct layer_output *output);
 void layer_output_free(struct layer_output *output);
 
 #endif

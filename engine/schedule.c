@@ -183,7 +183,8 @@ static int commit(struct cpull_pull *pull, size_t i, bool loose, struct cpull_er
 				    .key_print = l->key ? l->key_print : NULL,
 				    .unpacked_bytes = done.unpacked_bytes,
 				    .entries = layer_job_entries(l->job),
-				    .image = *layer_output_image(layer_job_output(l->job))};
+				    .image = *layer_output_image(layer_job_output(l->job)),
+				    .contents = *layer_output_contents(layer_job_output(l->job))};
 
 	layer_job_free(STEAL(l->job));
 	store_layer_key(l->diff_id_text, loose ? l->parents : NULL, pull->form, key);

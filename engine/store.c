@@ -355,6 +355,88 @@ int store_layer_trusted(struct store *store, const char *key, struct cpull_error
 	return is_whole(store, content, key, &image, err);
 }
 
+/* What layer.json says of it, into the exam. 1, 0 when it makes no sense, or an error. */
+static int read_exam(const struct store *store, int fd, const char *key, struct layer_exam *exam,
+		     struct cpull_error *err)
+{
+	enum layer_form form = layer_form_of_key(key);
+	CLEANUP_BYTES struct bytes text = {0};
+	CLEANUP_JSON json_t *root = NULL;
+	enum cpull_snapshot snapshot;
+	struct cpull_error why = {0};
+	int rc = read_facts(store, fd, key, &text, err);
+
+	if (rc <= 0)
+		return rc;
+	rc = json_parse(text.data, text.len, CPULL_ERR_STORAGE, LAYER_FILE, &root, &why);
+	if (rc)
+		return rc == CPULL_ERR_NOMEM ? error_copy(err, &why) : 0;
+
+	const char *boot = json_string_at(root, "boot_id"), *is = json_string_at(root, "diff_id");
+
+	if (!boot || !is || strlen(is) >= sizeof(exam->diff_id) || !snapshot_read(root, &snapshot) ||
+	    snapshot != layer_form_snapshot(form) || !layer_image_read(root, form, &exam->ref.image) ||
+	    !layer_contents_read(root, &exam->contents) ||
+	    !json_u64_at(root, "unpacked_bytes", &exam->unpacked_bytes))
+		return 0;
+	strcpy(exam->diff_id, is);
+	rc = strcmp(boot, store->boot_id) == 0 ? 1 : has_durable_mark(store, fd, key, err);
+	exam->state = rc ? LAYER_READY : LAYER_STALE;
+	return MIN(rc, 0) ? rc : 1;
+}
+
+/* Under the shared store lock; facts are read. */
+static int open_exam(const struct store *store, int fd, const char *key, struct layer_exam *exam,
+		     struct cpull_error *err)
+{
+	CLEANUP_FD int content = open_content(fd, key);
+
+	if (content < 0) {
+		exam->state = LAYER_EMPTY;
+		return store_is_absent(errno) ? 0 : layer_error(store, key, errno, err);
+	}
+
+	int rc = is_whole(store, content, key, &exam->ref.image, err);
+
+	if (rc <= 0) {
+		exam->state = LAYER_CUT;
+		return rc;
+	}
+	if (flock(content, LOCK_SH | LOCK_NB))
+		return layer_error(store, key, errno, err);
+	exam->contents_fd = openat(fd, LAYER_CONTENTS_FILE, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+	if (exam->contents_fd < 0 && !store_is_absent(errno))
+		return layer_error(store, key, errno, err);
+	exam->ref.fd = steal_fd(&content);
+	snprintf(exam->ref.key, sizeof(exam->ref.key), "%s", key);
+	return 0;
+}
+
+int store_layer_examine(struct store *store, const char *key, struct layer_exam *out, struct cpull_error *err)
+{
+	*out = (struct layer_exam){.state = LAYER_ABSENT, .ref.fd = -1, .contents_fd = -1};
+
+	CLEANUP_FD int lock = store_lock(store, STORE_SHARED, err);
+	CLEANUP_FD int fd = lock < 0 ? -1 : fs_open_dir(store->layers_fd, key);
+
+	if (lock < 0)
+		return lock;
+	if (fd < 0)
+		return store_is_absent(errno) ? 0 : layer_error(store, key, errno, err);
+	out->state = LAYER_UNKNOWN;
+
+	int rc = read_exam(store, fd, key, out, err);
+
+	return rc <= 0 || out->state != LAYER_READY ? MIN(rc, 0) : open_exam(store, fd, key, out, err);
+}
+
+void layer_exam_end(struct layer_exam *exam)
+{
+	layer_ref_drop(&exam->ref);
+	if (exam->contents_fd >= 0)
+		close(steal_fd(&exam->contents_fd));
+}
+
 int store_layer_pin(struct store *store, const char *key, struct layer_ref *out, struct cpull_error *err)
 {
 	CLEANUP_FD int lock = store_lock(store, STORE_SHARED, err);
@@ -581,7 +663,7 @@ static int write_facts(const struct store *store, int fd, const struct layer_fac
 		      facts->diff_id, "blob_digest", facts->blob_digest, "key_print", facts->key_print, "boot_id",
 		      store->boot_id, "unpacked_bytes", (json_int_t)facts->unpacked_bytes, "entries",
 		      (json_int_t)facts->entries, "snapshot", snapshot_text(snapshot));
-	bool put = root && !layer_image_put(root, &facts->image);
+	bool put = root && !layer_image_put(root, &facts->image) && !layer_contents_put(root, &facts->contents);
 	CLEANUP_FREE char *text = put ? json_dumps(root, JSON_INDENT(1)) : NULL;
 
 	if (!text)
@@ -589,17 +671,28 @@ static int write_facts(const struct store *store, int fd, const struct layer_fac
 	return fs_replace_file(fd, LAYER_FILE, text, strlen(text), false, err);
 }
 
+static int forget_key(const struct store *store, const char *key, struct cpull_error *err)
+{
+	CLEANUP_FD int fd = fs_open_dir(store->layers_fd, key);
+	CLEANUP_BYTES struct bytes text = {0};
+	CLEANUP_JSON json_t *root = NULL;
+	int rc = fd < 0 ? -1 : read_facts(store, fd, key, &text, err);
+
+	if (rc <= 0 || json_parse(text.data, text.len, CPULL_ERR_STORAGE, LAYER_FILE, &root, err) ||
+	    json_object_set_new(root, "key_print", json_null()))
+		return -1;
+
+	CLEANUP_FREE char *changed = json_dumps(root, JSON_INDENT(1));
+
+	return changed ? fs_replace_file(fd, LAYER_FILE, changed, strlen(changed), false, err) : -1;
+}
+
 /* The same content has come without encryption: it need not be kept for one key any more. Should this fail, the next
  * pull fetches it again. */
-static void open_to_all(const struct store *store, const struct layer_ref *ref, const struct layer_facts *facts)
+static void open_to_all(const struct store *store, const char *key)
 {
-	CLEANUP_FD int fd = fs_open_dir(store->layers_fd, ref->key);
-	struct layer_facts open = *facts;
-
-	/* another version of this program may have made another image of the same content */
-	open.image = ref->image;
-	if (fd < 0 || write_facts(store, fd, &open, NULL))
-		log_debug(store->log, "layer %s stays bound to its key", ref->key);
+	if (forget_key(store, key, NULL))
+		log_debug(store->log, "layer %s stays bound to its key", key);
 }
 
 static int move_in(struct store *store, const struct stage *stage, const char *key)
@@ -622,7 +715,7 @@ static int publish(struct store *store, struct stage *stage, const char *key, co
 		int rc = pin(store, key, &same, out, err);
 
 		if (rc > 0 && !facts->key_print)
-			open_to_all(store, out, facts);
+			open_to_all(store, key);
 		if (rc)
 			return rc;
 		if (trash(store, store->layers_fd, key, away))

@@ -8,7 +8,7 @@
  *   STORE/layers/KEY/   layer.json and the content: fs/, or layer.erofs. KEY is "sha256-<hex>" of the diff_id, with
  *                       ".<parents>" behind it when the content depends on the layers below, and ".erofs" or
  *                       ".verity.erofs" behind that for an EROFS image. The content is flock'ed shared by every pull
- *                       that counts on it.
+ *                       that counts on it. contents is what to check it by, unless it has a hash tree.
  *   STORE/staging/KEY/  what is under way; its directory is flock'ed by the owner, so a dead owner's is known by its
  *                       lock being free. KEY is without parents until the layer is unpacked, and with them while it
  *                       waits for those below: see store_stage_set_aside(). ".trash-*" is on its way out.
@@ -77,6 +77,31 @@ MUST_CHECK int store_layer_pin(struct store *store, const char *key, struct laye
 /* Pins nothing and takes no lock, so it may be called with the store locked. */
 MUST_CHECK int store_layer_trusted(struct store *store, const char *key, struct cpull_error *err);
 void layer_ref_drop(struct layer_ref *ref);
+
+/* Why a layer is, or is not, looked at by a pull. */
+enum layer_state {
+	LAYER_READY,
+	LAYER_ABSENT,
+	LAYER_STALE,   /* of another boot, and not durable */
+	LAYER_UNKNOWN, /* layer.json is missing or makes no sense */
+	LAYER_EMPTY,   /* its content is missing */
+	LAYER_CUT,     /* its image has not the size it was written with */
+};
+
+/* A layer to be checked. */
+struct layer_exam {
+	enum layer_state state;
+	struct layer_ref ref; /* pinned when LAYER_READY */
+	int contents_fd;      /* the file to check it by; -1 when it is not there */
+	struct contents_facts contents; /* what was noted of it: 0 bytes for nothing */
+	uint64_t unpacked_bytes;
+	char diff_id[160]; /* "" when layer.json does not say */
+};
+
+/* Pins it if it is ready. An error when that cannot be told now. */
+MUST_CHECK int store_layer_examine(struct store *store, const char *key, struct layer_exam *out,
+				   struct cpull_error *err);
+void layer_exam_end(struct layer_exam *exam);
 /* "STORE/layers/KEY/fs" or "STORE/layers/KEY/layer.erofs"; to be freed. */
 char *store_layer_path(const struct store *store, const char *key);
 
@@ -88,6 +113,7 @@ struct layer_facts {
 	uint64_t unpacked_bytes;
 	uint64_t entries;
 	struct layer_image image;
+	struct contents_facts contents; /* of the file to check it by; 0 bytes for none */
 };
 
 /* A layer under way, owned by this process. */
