@@ -310,6 +310,92 @@ int cpull_image_remove(struct cpull_engine *engine, const char *name, struct cpu
 /* Removes layers that no image, mount or running pull uses, records that cannot be trusted, and leftovers. */
 int cpull_prune(struct cpull_engine *engine, struct cpull_removed *out, struct cpull_error *err);
 
+/* ---- check ------------------------------------------------------------------------------------- */
+
+/* By what a layer was checked. */
+enum cpull_check {
+	CPULL_CHECK_NONE = 0,      /* nothing is recorded that it could be checked by: an older version pulled it */
+	CPULL_CHECK_STRUCTURE = 1, /* an EROFS image of which nothing is recorded: all of it can be read */
+	CPULL_CHECK_SUMS = 2,      /* checksums (XXH3) of all that was written, against accidents */
+	CPULL_CHECK_VERITY = 3,    /* the hash tree of an EROFS image (SHA-256) */
+};
+
+enum cpull_fsck_state {
+	CPULL_FSCK_WAITING = 0,
+	CPULL_FSCK_CHECKING = 1,
+	CPULL_FSCK_SOUND = 2,
+	CPULL_FSCK_DAMAGED = 3,
+	CPULL_FSCK_UNCHECKED = 4, /* CPULL_CHECK_NONE */
+};
+
+/* Progress of one layer. Strings live for the duration of the call. */
+struct cpull_fsck_progress {
+	size_t layer;
+	size_t layer_count;
+	const char *name;      /* of the layer in the store */
+	enum cpull_fsck_state state;
+	uint64_t checked_bytes;
+	uint64_t total_bytes;  /* of the files, or of the image; 0 while it is not known */
+	uint64_t problems;     /* so far */
+};
+
+struct cpull_fsck_options {
+	size_t size;               /* sizeof(struct cpull_fsck_options) */
+	const char *const *images; /* as for cpull_images_find(); none: everything in the store */
+	size_t image_count;
+	/* Called on the calling thread, for every layer whose state has changed, and about ten times a second for those
+	 * that are being checked, and with NULL where there is nothing to tell. Anything but 0 cancels the check. */
+	int (*progress)(const struct cpull_fsck_progress *progress, void *payload);
+	void *progress_payload;
+	uint64_t reserved[8];      /* must be zero */
+};
+
+struct cpull_fsck_layer {
+	const char *name;
+	const char *diff_id;        /* NULL when that is lost */
+	const char *const *images;  /* references of those that use it */
+	size_t image_count;
+	enum cpull_snapshot snapshot;
+	enum cpull_check check;
+	uint64_t checked_bytes;
+	uint64_t problems;
+	uint64_t reserved[6];
+};
+
+/* Something that is not as it was written. */
+struct cpull_problem {
+	const char *const *images; /* references of those that it concerns */
+	size_t image_count;
+	const char *layer;         /* its name, or NULL */
+	const char *path;          /* in the layer, any bytes, "" for its root; or in the store; NULL for the whole */
+	const char *what;
+	const char *advice;        /* what to do */
+	uint64_t reserved[4];
+};
+
+struct cpull_fsck_report {
+	size_t image_count;
+	const struct cpull_fsck_layer *layers;   /* sorted by name */
+	size_t layer_count;
+	const struct cpull_problem *problems;    /* sorted: records and mounts, then by layer and path; at most 128 of
+						  * a layer */
+	size_t problem_count;
+	uint64_t problem_total;                  /* those included that are not in `problems` */
+	uint64_t unchecked_layers;               /* CPULL_CHECK_NONE */
+	uint64_t checked_bytes;
+	uint64_t wall_ms;
+	uint64_t reserved[8];
+};
+
+/* Checks images, or everything in the store, against what was recorded when it was pulled, with as many threads as the
+ * engine has jobs. Changes nothing. Layers are pinned while they are checked, others may pull, mount and remove images
+ * meanwhile. Returns 0 when all is well, and CPULL_ERR_DIGEST when something is not: *out is there in both cases, to be
+ * freed by cpull_fsck_free(). Otherwise the check came to no end, and *out is NULL. */
+int cpull_fsck(struct cpull_engine *engine, const struct cpull_fsck_options *options,
+	       const struct cpull_fsck_report **out, struct cpull_error *err);
+/* NULL is fine. */
+void cpull_fsck_free(const struct cpull_fsck_report *report);
+
 /* ---- mount ------------------------------------------------------------------------------------- */
 
 struct cpull_mount_options {

@@ -24,8 +24,6 @@ struct cpull_images {
 	size_t count;
 };
 
-#define SHORT_DIGEST_HEX 12u /* shorter prefixes are ambiguous sooner or later */
-
 /* Calls fn for every sound record; an error of fn ends the walk. */
 typedef int (*record_fn)(struct store *store, struct record *record, void *payload, struct cpull_error *err);
 
@@ -183,21 +181,6 @@ void cpull_images_free(struct cpull_images *images)
 
 /* ---- find ---- */
 
-static bool is_hex(const char *text)
-{
-	return text[strspn(text, "0123456789abcdef")] == 0;
-}
-
-/* "sha256:<hex>", or at least 12 digits of the hex. */
-static bool digest_matches(const char *digest, const char *name)
-{
-	const char *hex = strchr(digest, ':');
-
-	if (strcmp(digest, name) == 0)
-		return true;
-	return hex && strlen(name) >= SHORT_DIGEST_HEX && is_hex(name) && strncmp(hex + 1, name, strlen(name)) == 0;
-}
-
 const struct cpull_image *cpull_images_find(const struct cpull_images *images, const char *name,
 					    struct cpull_error *err)
 {
@@ -212,7 +195,7 @@ const struct cpull_image *cpull_images_find(const struct cpull_images *images, c
 		reference_free(&reference);
 	}
 	for (size_t i = 0; !found && i < images->count; i++)
-		if (digest_matches(images->all[i].record.manifest_digest, name))
+		if (record_digest_matches(images->all[i].record.manifest_digest, name))
 			found = &images->all[i].image;
 	if (!found)
 		error_set(err, CPULL_ERR_NOT_FOUND, "image %s is not in the store; pull it first",

@@ -233,6 +233,56 @@ int mounts_sweep(struct store *store, struct cpull_error *err)
 	return each_mount(store, sweep_mount, NULL, err);
 }
 
+/* ---- examine ---- */
+
+struct examine {
+	mounts_wrong_fn fn;
+	void *payload;
+};
+
+/* Has it a record at all? Without, or while somebody is at work on it, it is no mount yet, or none any more. */
+static bool has_record(const struct store *store, const char *id)
+{
+	CLEANUP_FD int fd = fs_open_dir(store->mounts_fd, id);
+
+	return fd >= 0 && faccessat(fd, MOUNT_FILE, F_OK, AT_SYMLINK_NOFOLLOW) == 0 &&
+	       flock(fd, LOCK_SH | LOCK_NB) == 0;
+}
+
+static int examine_mount(struct store *store, const char *id, const struct mount_record *m, void *payload,
+			 struct cpull_error *err)
+{
+	const struct examine *examine = payload;
+	size_t i;
+	json_t *key;
+
+	if (!m) {
+		if (!has_record(store, id))
+			return 0;
+		return examine->fn(examine->payload, id, NULL, NULL, "the mount's record makes no sense", err);
+	}
+	if (!mount_alive(store, m))
+		return 0;
+	json_array_foreach(m->keys, i, key) {
+		const char *name = json_string_value(key);
+		int rc = name && !strchr(name, '/') && *name != '.' ? store_layer_trusted(store, name, err) : 0;
+
+		if (!rc)
+			return examine->fn(examine->payload, id, m->dir, m->reference,
+					   "a layer that is mounted is missing, or its layer.json makes no sense", err);
+		if (rc < 0)
+			return rc;
+	}
+	return 0;
+}
+
+int mounts_examine(struct store *store, mounts_wrong_fn fn, void *payload, struct cpull_error *err)
+{
+	struct examine examine = {fn, payload};
+
+	return each_mount(store, examine_mount, &examine, err);
+}
+
 /* ---- mount ---- */
 
 static int write_mount_record(struct store *store, int fd, const struct record *image, const char *dir, bool rw,

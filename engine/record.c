@@ -14,6 +14,7 @@
 #include "engine/base/fs.h"
 
 #define RECORD_VERSION 1
+#define SHORT_DIGEST_HEX 12u /* shorter prefixes are ambiguous sooner or later */
 #define RECORD_NAME_BYTES (64 + sizeof(".json"))
 
 /* A reference may be longer than a file name and holds slashes: its hash names the file. */
@@ -123,7 +124,7 @@ static int read_layers(const json_t *from, struct record *out, struct cpull_erro
 	return 1;
 }
 
-static int read_record(struct store *store, struct record *out, struct cpull_error *err)
+static int read_record(struct store *store, struct record *out, const char **why, struct cpull_error *err)
 {
 	const char *boot = json_string_at(out->root, "boot_id");
 
@@ -136,38 +137,80 @@ static int read_record(struct store *store, struct record *out, struct cpull_err
 	out->config = json_string_at(out->root, "config");
 	out->pulled_at = json_integer_value(json_object_get(out->root, "pulled_at"));
 	out->durable = json_is_true(json_object_get(out->root, "durable"));
+	*why = "a member of the record is missing or of the wrong kind";
 	if (!out->reference || !out->platform || !out->wanted || !boot || !snapshot_read(out->root, &out->snapshot))
 		return 0;
+	*why = NULL;
 	if (!out->durable && strcmp(boot, store->boot_id) != 0)
 		return 0;
 
 	int rc = text_fits(out->manifest_digest, out->manifest, err);
 
-	if (rc > 0)
+	*why = "its manifest is not what its digest says";
+	if (rc > 0) {
 		rc = text_fits(out->config_digest, out->config, err);
-	return rc > 0 ? read_layers(json_object_get(out->root, "layers"), out, err) : rc;
+		*why = "its configuration is not what its digest says";
+	}
+	if (rc > 0) {
+		rc = read_layers(json_object_get(out->root, "layers"), out, err);
+		*why = "its list of layers makes no sense";
+	}
+	return rc;
+}
+
+int record_examine(struct store *store, const char *name, struct record *out, const char **why,
+		   struct cpull_error *err)
+{
+	CLEANUP_FREE char *path = format_string("%s/images/%s", store->path, name);
+	CLEANUP_BYTES struct bytes text = {0};
+	struct cpull_error failure = {0};
+	int rc;
+
+	*out = (struct record){0};
+	*why = NULL;
+	if (!path)
+		return error_nomem(err);
+	rc = file_read(path, LIMIT_RECORD_BYTES, "record", &text, &failure);
+	if (rc == CPULL_ERR_LIMIT)
+		*why = "the record is longer than any can be";
+	if (rc)
+		return rc == CPULL_ERR_NOT_FOUND || rc == CPULL_ERR_LIMIT ? 0 : error_copy(err, &failure);
+	*why = "the record is no JSON";
+	rc = json_parse(text.data, text.len, CPULL_ERR_STORAGE, "record", &out->root, &failure);
+	if (rc)
+		return rc == CPULL_ERR_NOMEM ? error_copy(err, &failure) : 0;
+	rc = read_record(store, out, why, err);
+	if (rc <= 0)
+		record_free(out);
+	return rc;
+}
+
+static bool is_hex(const char *text)
+{
+	return text[strspn(text, "0123456789abcdef")] == 0;
+}
+
+bool record_digest_matches(const char *digest, const char *name)
+{
+	const char *hex = strchr(digest, ':');
+
+	if (strcmp(digest, name) == 0)
+		return true;
+	return hex && strlen(name) >= SHORT_DIGEST_HEX && is_hex(name) && strncmp(hex + 1, name, strlen(name)) == 0;
 }
 
 int record_load_file(struct store *store, const char *name, struct record *out, struct cpull_error *err)
 {
-	CLEANUP_FREE char *path = format_string("%s/images/%s", store->path, name);
-	CLEANUP_BYTES struct bytes text = {0};
-	struct cpull_error why = {0};
-	int rc;
+	const char *why;
 
-	*out = (struct record){0};
-	if (!path)
-		return error_nomem(err);
-	rc = file_read(path, LIMIT_RECORD_BYTES, "record", &text, &why);
-	if (rc)
-		return rc == CPULL_ERR_NOT_FOUND || rc == CPULL_ERR_LIMIT ? 0 : error_copy(err, &why);
-	rc = json_parse(text.data, text.len, CPULL_ERR_STORAGE, "record", &out->root, &why);
-	if (rc)
-		return rc == CPULL_ERR_NOMEM ? error_copy(err, &why) : 0;
-	rc = read_record(store, out, err);
-	if (rc <= 0)
-		record_free(out);
-	return rc;
+	return record_examine(store, name, out, &why, err);
+}
+
+bool record_has_name(const char *reference, const char *name)
+{
+	char want[RECORD_NAME_BYTES];
+
+	return record_name(reference, want) == 0 && strcmp(want, name) == 0;
 }
 
 int record_load(struct store *store, const char *reference, struct record *out, struct cpull_error *err)

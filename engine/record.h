@@ -42,6 +42,14 @@ MUST_CHECK int record_save(struct store *store, const struct record *record, str
 MUST_CHECK int record_load(struct store *store, const char *reference, struct record *out, struct cpull_error *err);
 /* The same by file name in images/. */
 MUST_CHECK int record_load_file(struct store *store, const char *name, struct record *out, struct cpull_error *err);
+/* The same, and says why where it gives 0: a text for a person, or NULL for a record that is nobody's fault: of another
+ * boot, or gone. */
+MUST_CHECK int record_examine(struct store *store, const char *name, struct record *out, const char **why,
+			      struct cpull_error *err);
+/* Is it the name of the record of that reference? */
+bool record_has_name(const char *reference, const char *name);
+/* Is `name` the digest, or 12 hex digits of it at least? */
+bool record_digest_matches(const char *digest, const char *name);
 void record_free(struct record *record);
 /* Is the same recorded already so that it outlives a reboot, layers included? Only the time may be another one. 1, 0 or
  * an error. */

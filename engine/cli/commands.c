@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "engine/cli/fsck.h"
 #include "engine/cli/help.h"
 #include "engine/cli/output.h"
 #include "engine/cli/pull.h"
@@ -170,6 +171,8 @@ int command_run(struct options *options, struct cpull_error *err)
 	switch (options->command) {
 	case COMMAND_PULL:
 		return pull_run(options, err);
+	case COMMAND_FSCK:
+		return fsck_run(options, err);
 	case COMMAND_VERSION:
 		return command_version(options, err);
 	case COMMAND_HELP:

@@ -62,7 +62,7 @@ int main(int argc, char **argv)
 		code = command_run(&options, &err);
 	if (code) {
 		err.code = code;
-		output_failure(&err, options.format == FORMAT_JSON);
+		output_failure(&err, options.format == FORMAT_JSON && !options.reported);
 	}
 	struct cpull_error close_err = {0};
 	int close_code = output_close(&close_err);

@@ -24,6 +24,7 @@ const struct command_info command_table[COMMAND_COUNT] = {
 	[COMMAND_RM] = {"rm", "IMAGE", 1, 1, "remove an image and the layers only it uses"},
 	[COMMAND_PRUNE] = {"prune", "", 0, 0, "remove layers and leftovers that nothing uses"},
 	[COMMAND_INSPECT] = {"inspect", "IMAGE", 1, 1, "show all that is recorded about an image"},
+	[COMMAND_FSCK] = {"fsck", "[IMAGE...]", 0, OPERAND_MAX, "check the store, or images in it, for damage"},
 	[COMMAND_VERSION] = {"version", "", 0, 0, "show the versions of program and library"},
 	[COMMAND_HELP] = {"help", "[COMMAND]", 0, 1, "show help on the program or a command"},
 };
@@ -35,9 +36,10 @@ static const char *const io_words[] = {"auto", "uring", "sync", NULL};
 static const char *const snapshot_words[] = {"overlay", "erofs", "auto", NULL};
 
 #define ON_PULL COMMAND_BIT(COMMAND_PULL)
+#define ON_FSCK COMMAND_BIT(COMMAND_FSCK)
 #define ON_STORE                                                                                                    \
 	(ON_PULL | COMMAND_BIT(COMMAND_MOUNT) | COMMAND_BIT(COMMAND_UNMOUNT) | COMMAND_BIT(COMMAND_LIST) |          \
-	 COMMAND_BIT(COMMAND_RM) | COMMAND_BIT(COMMAND_PRUNE) | COMMAND_BIT(COMMAND_INSPECT))
+	 COMMAND_BIT(COMMAND_RM) | COMMAND_BIT(COMMAND_PRUNE) | COMMAND_BIT(COMMAND_INSPECT) | ON_FSCK)
 #define ON_FORMAT (ON_STORE | COMMAND_BIT(COMMAND_VERSION))
 #define AT(member) offsetof(struct options, member)
 
@@ -47,14 +49,15 @@ const struct option_info option_table[] = {
 	 "form of what goes to standard output (default text)"},
 	{"log-level", "error|warn|info|debug", OPTION_CHOICE, AT(log_level), ON_STORE, log_level_words,
 	 "how much to log on standard error (default warn)"},
-	{"progress", "auto|plain|json|none", OPTION_CHOICE, AT(progress), ON_PULL, progress_words,
+	{"progress", "auto|plain|json|none", OPTION_CHOICE, AT(progress), ON_PULL | ON_FSCK, progress_words,
 	 "form of progress on standard error; auto redraws in place on a terminal and is plain elsewhere"},
 	{"platform", "OS/ARCH[/VARIANT]", OPTION_TEXT, AT(platform), ON_PULL, NULL,
 	 "platform to pull (default this machine's)"},
-	{"jobs", "N", OPTION_COUNT, AT(jobs), ON_PULL, NULL, "layers in progress at once (default 4)"},
+	{"jobs", "N", OPTION_COUNT, AT(jobs), ON_PULL | ON_FSCK, NULL,
+	 "layers in progress at once; of fsck, its threads (default 4)"},
 	{"connections", "N", OPTION_COUNT, AT(connections), ON_PULL, NULL,
 	 "connections for one large layer at most, where that is faster (1 to 16, default 8)"},
-	{"memory", "SIZE", OPTION_BYTES, AT(memory_bytes), ON_PULL, NULL,
+	{"memory", "SIZE", OPTION_BYTES, AT(memory_bytes), ON_PULL | ON_FSCK, NULL,
 	 "memory budget of the process, such as 64M or 1G (default 64M, at least 16M)"},
 	{"timeout", "SECONDS", OPTION_DURATION, AT(timeout_ms), ON_PULL, NULL,
 	 "deadline for the whole pull, such as 90, 1.5, 30s or 5m (default none)"},

@@ -16,11 +16,14 @@ enum command {
 	COMMAND_RM,
 	COMMAND_PRUNE,
 	COMMAND_INSPECT,
+	COMMAND_FSCK,
 	COMMAND_VERSION,
 	COMMAND_HELP,
 };
 #define COMMAND_COUNT (COMMAND_HELP + 1)
 #define COMMAND_BIT(c) (1u << (c))
+
+#define OPERAND_MAX 64 /* images of fsck */
 
 struct command_info {
 	const char *name;
@@ -62,7 +65,7 @@ struct text_list {
 
 struct options {
 	enum command command;
-	const char *operands[2]; /* borrowed from argv */
+	const char *operands[OPERAND_MAX]; /* borrowed from argv */
 	size_t operand_count;
 
 	const char *store; /* NULL: the library's default */
@@ -88,6 +91,7 @@ struct options {
 	bool stats;
 	bool read_write;
 	bool help;
+	bool reported; /* set by the command: standard output says already how it ended */
 };
 
 extern const struct command_info command_table[COMMAND_COUNT];

@@ -184,9 +184,9 @@ const char *output_short_digest(const char *digest, char out[13])
 	return out;
 }
 
-static json_t *failure_json(const struct cpull_error *err)
+json_t *output_error_json(const struct cpull_error *err)
 {
-	json_t *body = json_object(), *whole = json_object();
+	json_t *body = json_object();
 	int bad = json_object_set_new(body, "code", json_string(cpull_code_name(err->code))) |
 		  json_object_set_new(body, "class", json_integer(cpull_code_class(err->code))) |
 		  json_object_set_new(body, "message", output_json_text(err->message));
@@ -195,8 +195,17 @@ static json_t *failure_json(const struct cpull_error *err)
 		bad |= json_object_set_new(body, "errno", json_integer(err->sys_errno));
 	if (err->http_status)
 		bad |= json_object_set_new(body, "http_status", json_integer(err->http_status));
-	bad |= json_object_set_new(whole, "error", body);
 	if (!bad)
+		return body;
+	json_decref(body);
+	return NULL;
+}
+
+static json_t *failure_json(const struct cpull_error *err)
+{
+	json_t *whole = json_object();
+
+	if (!json_object_set_new(whole, "error", output_error_json(err)))
 		return whole;
 	json_decref(whole);
 	return NULL;

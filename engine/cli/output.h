@@ -36,6 +36,8 @@ const char *output_short_digest(const char *digest, char out[13]);
 
 /* The failure on both streams: one line on standard error, and with `json` one object on standard output. */
 void output_failure(const struct cpull_error *err, bool json);
+/* {"code": …, "class": …, "message": …} */
+json_t *output_error_json(const struct cpull_error *err);
 /* Flushes and closes standard output; CPULL_ERR_INTERNAL when not all of it could be written. */
 int output_close(struct cpull_error *err);
 

@@ -264,6 +264,73 @@ void progress_tick(struct progress *progress)
 	free(text);
 }
 
+/* Takes what was printed into a stream in memory. */
+static void write_stream(struct progress *progress, FILE *out, char **text, size_t *len)
+{
+	fclose(out);
+	pthread_mutex_lock(&progress->output_lock);
+	write_out(progress, *text, *len);
+	pthread_mutex_unlock(&progress->output_lock);
+	free(*text);
+}
+
+void progress_event(struct progress *progress, json_t *event)
+{
+	char *text = NULL;
+	size_t len = 0;
+	FILE *out = progress->mode == MODE_JSON ? open_memstream(&text, &len) : NULL;
+
+	if (!out) {
+		json_decref(event);
+		return;
+	}
+	print_event(out, event);
+	write_stream(progress, out, &text, &len);
+}
+
+void progress_said(struct progress *progress, const char *line)
+{
+	char *text = NULL;
+	size_t len = 0;
+	FILE *out = progress->mode == MODE_PLAIN ? open_memstream(&text, &len) : NULL;
+
+	if (!out)
+		return;
+	fputs("coco-pull: ", out);
+	output_clean(out, line);
+	fputc('\n', out);
+	write_stream(progress, out, &text, &len);
+}
+
+void progress_sum(struct progress *progress, const struct progress_sum *sum)
+{
+	char line[256] = "", bytes[16], total[16], speed[16];
+	uint64_t now = clock_ms();
+	char *text = NULL;
+	size_t len = 0;
+	FILE *out = progress->mode == MODE_TERMINAL ? open_memstream(&text, &len) : NULL;
+
+	if (!out)
+		return;
+	if (sum) {
+		rate_update(&progress->rate, now, sum->bytes);
+		snprintf(line, sizeof(line), "%zu of %zu layer%s, %s of %s, %s/s, %u s", sum->done, sum->count,
+			 sum->count == 1 ? "" : "s", output_size(sum->bytes, bytes),
+			 output_size(sum->total_bytes, total),
+			 output_size((uint64_t)progress->rate.bytes_per_second, speed),
+			 (unsigned)((now - progress->started_ms) / 1000));
+	}
+	if (sum && sum->problems)
+		snprintf(line + strlen(line), sizeof(line) - strlen(line), ", %llu problem%s",
+			 (unsigned long long)sum->problems, sum->problems == 1 ? "" : "s");
+	pthread_mutex_lock(&progress->output_lock);
+	terminal_draw_text(&progress->terminal, out, line);
+	fclose(out);
+	write_out(progress, text, len);
+	pthread_mutex_unlock(&progress->output_lock);
+	free(text);
+}
+
 void progress_finish(struct progress *progress, const struct cpull_result *result)
 {
 	char *text = NULL;

@@ -6,6 +6,8 @@
 #ifndef CLI_PROGRESS_H
 #define CLI_PROGRESS_H
 
+#include <jansson.h>
+
 #include "engine/cli/options.h"
 
 struct progress;
@@ -21,6 +23,20 @@ void progress_on_log(enum cpull_log_level level, const char *line, void *payload
 
 /* Writes what has changed; the main thread calls it about ten times a second. */
 void progress_tick(struct progress *progress);
+/* For commands that have progress of another kind, on the main thread. */
+
+/* One line of JSON; frees the event. Nothing in the other forms. */
+void progress_event(struct progress *progress, json_t *event);
+/* A line for good, where progress is plain lines. */
+void progress_said(struct progress *progress, const char *text);
+struct progress_sum {
+	size_t done, count; /* layers */
+	uint64_t bytes, total_bytes;
+	uint64_t problems;
+};
+/* The line that is redrawn on a terminal; NULL takes it away. */
+void progress_sum(struct progress *progress, const struct progress_sum *sum);
+
 /* The last tick, and the summary of a pull that went well (result is NULL for one that did not). */
 void progress_finish(struct progress *progress, const struct cpull_result *result);
 

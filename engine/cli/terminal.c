@@ -216,3 +216,15 @@ void terminal_draw(struct terminal *terminal, FILE *out, struct layer_view *view
 	draw_summary(terminal, out, views, count, rate, count - shown, elapsed_ms);
 	fputs("\033[?25h", out);
 }
+
+void terminal_draw_text(struct terminal *terminal, FILE *out, const char *text)
+{
+	struct line line = {0};
+
+	terminal_erase(terminal, out);
+	if (!*text)
+		return;
+	query_size(terminal);
+	add(&line, "%s", text);
+	put_line(terminal, out, &line);
+}

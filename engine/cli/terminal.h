@@ -29,4 +29,7 @@ void terminal_erase(struct terminal *terminal, FILE *out);
 void terminal_draw(struct terminal *terminal, FILE *out, struct layer_view *views, unsigned count,
 		   struct rate *rate, uint64_t elapsed_ms, uint64_t now_ms);
 
+/* Appends to `out` what replaces the block by one line, or by nothing where the text is empty. */
+void terminal_draw_text(struct terminal *terminal, FILE *out, const char *text);
+
 #endif

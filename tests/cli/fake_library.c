@@ -512,6 +512,75 @@ int cpull_prune(struct cpull_engine *engine, struct cpull_removed *out, struct c
 	return CPULL_OK;
 }
 
+/* ---- fsck: an image name says what is found ---- */
+
+static const char *const fsck_images[] = {"registry.example.org/debian:12", "example.org/\033evil:1"};
+
+static const struct cpull_fsck_layer fsck_layers[] = {
+	{.name = "sha256-aa", .diff_id = "sha256:aa", .images = fsck_images, .image_count = 1,
+	 .check = CPULL_CHECK_SUMS, .checked_bytes = 1536, .problems = 130},
+	{.name = "sha256-bb.verity.erofs", .images = fsck_images, .image_count = 2,
+	 .snapshot = CPULL_SNAPSHOT_EROFS, .check = CPULL_CHECK_VERITY, .checked_bytes = 4096},
+};
+
+static const struct cpull_problem fsck_problems[] = {
+	{.path = "images/x.json", .what = "the record is no JSON", .advice = "pull it again"},
+	{.images = fsck_images, .image_count = 2, .layer = "sha256-aa", .what = "its content is missing",
+	 .advice = "do something"},
+	{.images = fsck_images, .image_count = 2, .layer = "sha256-aa", .path = "", .what = "another time",
+	 .advice = "do something"},
+	{.images = fsck_images, .image_count = 2, .layer = "sha256-aa", .path = "etc/\xff\033[2J", .what = "other data",
+	 .advice = "do something"},
+};
+
+static int play_fsck(const struct cpull_fsck_options *options, struct cpull_error *err)
+{
+	struct cpull_fsck_progress p = {
+		.layer = 1, .layer_count = 2, .name = "sha256-bb.verity.erofs", .total_bytes = 4096};
+	bool slow = options->image_count && !strcmp(options->images[0], "slow");
+	int rc = 0;
+
+	for (int i = 0; !rc && i < (slow ? 1000 : 3); i++) {
+		p.state = i && !slow ? CPULL_FSCK_SOUND : CPULL_FSCK_CHECKING;
+		p.checked_bytes = i ? 4096 : 0;
+		rc = options->progress(i == 2 ? NULL : &p, options->progress_payload);
+		if (slow)
+			usleep(10000);
+	}
+	return rc ? error_set(err, CPULL_ERR_CANCELLED, "the check was cancelled") : 0;
+}
+
+int cpull_fsck(struct cpull_engine *engine, const struct cpull_fsck_options *options,
+	       const struct cpull_fsck_report **out, struct cpull_error *err)
+{
+	static struct cpull_fsck_report report;
+	bool bad = options->image_count && !strcmp(options->images[0], "bad");
+
+	(void)engine;
+	*out = NULL;
+	if (options->image_count && !strcmp(options->images[0], "none"))
+		return error_set(err, CPULL_ERR_NOT_FOUND, "image none is not in the store; pull it first");
+
+	int rc = play_fsck(options, err);
+
+	if (rc)
+		return rc;
+	report = (struct cpull_fsck_report){.image_count = 2, .layers = fsck_layers, .layer_count = 2,
+					    .checked_bytes = 5632, .wall_ms = 7, .unchecked_layers = 1};
+	if (bad) {
+		report.problems = fsck_problems;
+		report.problem_count = 4;
+		report.problem_total = 131;
+	}
+	*out = &report;
+	return bad ? error_set(err, CPULL_ERR_DIGEST, "checking the store: 131 problems") : 0;
+}
+
+void cpull_fsck_free(const struct cpull_fsck_report *report)
+{
+	(void)report;
+}
+
 int cpull_mount(struct cpull_engine *engine, const char *name, const char *dir,
 		const struct cpull_mount_options *options, struct cpull_error *err)
 {

@@ -419,6 +419,59 @@ def test_rm_and_prune():
     assert run("rm", "mounted").returncode == 2
 
 
+def test_fsck_text():
+    done = run("fsck", "--progress=plain")
+    assert done.returncode == 0
+    assert done.stdout == ("sound: 2 images, 2 layers, 5.5 KiB checked; of 1 layer nothing is recorded to check it by: "
+                           "pulled by an older version\n")
+    assert done.stderr == "coco-pull: layer 2/2 sha256-bb.verity.erofs: sound, 4.0 KiB\n"
+    done = run("fsck", "bad", "--progress=none")
+    assert done.returncode == 5 and done.stderr == "coco-pull: error: checking the store: 131 problems\n"
+    assert done.stdout.splitlines() == [
+        "images/x.json", "  the record is no JSON", "  -> pull it again",
+        "layers/sha256-aa (registry.example.org/debian:12, example.org/\\x1bevil:1)",
+        "  its content is missing", "  /: another time", "  etc/\\xff\\x1b[2J: other data", "  and 127 more",
+        "  -> do something",
+        "damaged: 2 images, 2 layers, 5.5 KiB checked; of 1 layer nothing is recorded to check it by: pulled by an "
+        "older version"]
+
+
+def test_fsck_json():
+    done = run("fsck", "--format=json", "--progress=json")
+    report = json.loads(done.stdout)
+    assert done.returncode == 0 and report["sound"] and report["problems"] == [] and "error" not in report
+    assert report["layers"][1] == {"name": "sha256-bb.verity.erofs", "diff_id": None, "snapshot": "erofs",
+                                   "images": ["registry.example.org/debian:12", "example.org/\x1bevil:1"],
+                                   "check": "verity", "checked_bytes": 4096, "problems": 0}
+    events = [json.loads(line) for line in done.stderr.splitlines()]
+    assert [e["event"] for e in events] == ["layer", "layer", "done"]
+    assert events[1] == {"event": "layer", "layer": 1, "layer_count": 2, "name": "sha256-bb.verity.erofs",
+                         "state": "sound", "checked_bytes": 4096, "total_bytes": 4096, "problems": 0}
+    assert events[2] == {"event": "done", "layers": 2, "problems": 0, "checked_bytes": 5632, "wall_ms": 7}
+    done = run("fsck", "bad", "--format=json", "--progress=none")
+    report = json.loads(done.stdout)
+    assert done.returncode == 5 and not report["sound"] and report["problem_total"] == 131
+    assert report["error"] == {"code": "digest", "class": 5, "message": "checking the store: 131 problems"}
+    assert report["problems"][0] == {"images": [], "layer": None, "path": "images/x.json",
+                                     "what": "the record is no JSON", "advice": "pull it again"}
+    assert report["problems"][3]["path"] == "etc/\ufffd\x1b[2J" and len(report["problems"]) == 4
+    done = run("fsck", "none", "--format=json")
+    assert done.returncode == 10 and json.loads(done.stdout)["error"]["code"] == "not_found"
+
+
+def test_fsck_takes_many_images():
+    assert run("fsck", *["x"] * 64).returncode == 0
+    assert run("fsck", *["x"] * 65).returncode == 2
+
+
+def test_fsck_is_cancelled():
+    done = start("fsck", "slow", "--format=json", "--progress=json")
+    wait_for_line(done.stderr, "checking")
+    done.send_signal(signal.SIGINT)
+    out, _ = done.communicate(timeout=20)
+    assert done.returncode == 130 and json.loads(out)["error"]["code"] == "cancelled"
+
+
 def test_mount(echo, tmp_path):
     assert run("mount", "x", str(tmp_path)).stdout == f"{tmp_path}\n"
     assert json.loads(run("mount", "x", str(tmp_path), "--rw", "--format=json").stdout) == \
