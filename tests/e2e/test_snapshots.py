@@ -4,6 +4,7 @@ have, loop devices and hash trees."""
 import glob
 import json
 import os
+import shutil
 import subprocess
 import time
 
@@ -209,8 +210,10 @@ def test_without_loop_devices(coco, sample, work):
     coco.pull(sample.name, "--snapshot", "erofs")
     (work / "dev").mkdir()
     (work / "mnt").mkdir()
+    # It may have been built below /dev.
+    shutil.copy(coco.binary, work / "program")
     shell = work / "without-loop"
-    shell.write_text("#!/bin/sh\nmount --bind '%s' /dev && exec '%s' \"$@\"\n" % (work / "dev", coco.binary))
+    shell.write_text("#!/bin/sh\nmount --bind '%s' /dev && exec '%s' \"$@\"\n" % (work / "dev", work / "program"))
     shell.chmod(0o755)
     # the program makes sure of its standard descriptors
     for name, number in (("null", 3), ("urandom", 9)):
