@@ -6,8 +6,10 @@ none_left() {
 
 # pull_and_mount TAG DEVICES
 pull_and_mount() {
-	"$coco" --store disk/store pull "oci:/guest/image:$1" --snapshot erofs --verity >log 2>&1 || { cat log; exit 1; }
-	"$coco" --store disk/store mount "oci:/guest/image:$1" "$PWD/view"
+	local image=oci:/guest/image:$1
+
+	"$coco" --store disk/store pull "$image" --snapshot erofs --verity >log 2>&1 || { cat log; exit 1; }
+	"$coco" --store disk/store mount "$image" "$PWD/view"
 	[ "$(mapped)" = "$2" ]
 }
 
@@ -39,7 +41,8 @@ same_tree view small
 layer=$(ls -S disk/store/layers/*/layer.erofs | head -n 1)
 change "$layer" $((100 * 4096 + 5))
 find view -type f -exec b2sum {} + 2>unreadable | sort -k 2 >sums || :
-[ "$(grep -c 'Input/output error' unreadable)" = 1 ] || { echo "not one file is unreadable, but:"; cat unreadable; exit 1; }
+count=$(grep -c 'Input/output error' unreadable) || :
+[ "$count" = 1 ] || { echo "not one file is unreadable, but:"; cat unreadable; exit 1; }
 sed 's|  view/|  ./|' sums | grep -v -x -F -f /guest/image/small.tree && exit 1
 unmount_view
 
