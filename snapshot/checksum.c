@@ -14,6 +14,7 @@
 #include <xxhash.h>
 
 #include "engine/base/error.h"
+#include "snapshot/checksum_avx2.h"
 
 struct checksum {
 	XXH3_state_t state; /* aligned to 64 bytes */
@@ -40,7 +41,10 @@ void checksum_begin(struct checksum *sum)
 
 void checksum_add(struct checksum *sum, const void *data, size_t len)
 {
-	XXH3_64bits_update(&sum->state, data, len);
+	if (checksum_avx2_usable())
+		checksum_avx2_add(&sum->state, data, len);
+	else
+		XXH3_64bits_update(&sum->state, data, len);
 }
 
 uint64_t checksum_end(struct checksum *sum)
@@ -50,7 +54,7 @@ uint64_t checksum_end(struct checksum *sum)
 
 uint64_t checksum_of(const void *data, size_t len)
 {
-	return XXH3_64bits(data, len);
+	return checksum_avx2_usable() ? checksum_avx2_of(data, len) : XXH3_64bits(data, len);
 }
 
 uint64_t checksum_seeded(const void *data, size_t len, uint64_t seed)
