@@ -126,7 +126,7 @@ class Root:
 
     def __init__(self, where):
         self.path = where
-        for name in ("usr/bin", "usr/lib", "usr/lib64", "proc", "sys", "dev", "etc", "guest/checks", "guest/shared"):
+        for name in ("usr/bin", "usr/lib", "usr/lib64", "proc", "sys", "dev", "etc", "guest/checks"):
             (where / name).mkdir(parents=True)
         for name, to in (("bin", "usr/bin"), ("sbin", "usr/bin"), ("lib", "usr/lib"), ("lib64", "usr/lib64"),
                          ("usr/sbin", "bin")):
