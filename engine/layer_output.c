@@ -105,7 +105,7 @@ static int make_fs(struct layer_output *output, struct cpull_error *err)
 
 size_t layer_output_memory(enum layer_form form, enum cpull_io io)
 {
-	size_t blocks = EROFS_BLOCKS_MEMORY_BYTES * (io == CPULL_IO_URING ? 2 : 1);
+	size_t blocks = EROFS_BLOCKS_MEMORY_BYTES * (io == CPULL_IO_SYNC ? 1 : 2);
 
 	if (!layer_form_is_erofs(form))
 		return 0;

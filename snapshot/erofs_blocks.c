@@ -4,6 +4,10 @@
  * the buffers that every byte goes through: with a ring two, one being filled while the other is written, past the page
  * cache where the file system takes aligned direct writes.
  *
+ * On a disk that takes them, direct writes cost half the CPU of plain ones, and leave nothing in the page cache, where a
+ * direct mount would not look for data (docs/performance.md has the figures). What comes behind the data is metadata,
+ * which is read through the page cache at the first look at the image: that is written plainly.
+ *
  * Data of large files could be written from where it lies. Measured on tmpfs, that is 4 % less CPU while the data is
  * in the processor's cache, and 12 % more when it is not: the kernel copies what is aligned to pages faster.
  */
@@ -29,6 +33,7 @@
 struct erofs_blocks {
 	struct erofs_blocks_options options;
 	struct ring *ring; /* NULL: plain writes */
+	bool ring_later;   /* with the first buffer that is full: a small image does without */
 	uint8_t *buffers;  /* BUFFERS with a ring, else one */
 	bool preallocate;
 	bool direct;
@@ -58,9 +63,21 @@ static int set_up_ring(struct erofs_blocks *blocks, struct cpull_error *err)
 	return 0;
 }
 
+/* Where the kernel has no io_uring for us, writes stay plain. */
+static int set_up_ring_later(struct erofs_blocks *blocks, struct cpull_error *err)
+{
+	int rc = set_up_ring(blocks, err);
+
+	blocks->ring_later = false;
+	if (rc || ring_is_uring(blocks->ring))
+		return rc;
+	ring_free(STEAL(blocks->ring));
+	blocks->direct = false;
+	return 0;
+}
+
 int erofs_blocks_new(const struct erofs_blocks_options *options, struct erofs_blocks **out, struct cpull_error *err)
 {
-	/* what measurements say of bulk_writer's ways holds here: plain writes unless the ring is asked for */
 	bool ring = options->io == CPULL_IO_URING;
 	struct erofs_blocks *blocks = calloc(1, sizeof(*blocks));
 	struct statfs fs;
@@ -72,7 +89,9 @@ int erofs_blocks_new(const struct erofs_blocks_options *options, struct erofs_bl
 	/* tmpfs clears preallocated pages before they are written over */
 	blocks->preallocate = fstatfs(options->fd, &fs) == 0 && fs.f_type != TMPFS_MAGIC;
 	blocks->reserved = blocks->preallocate ? 0 : UINT64_MAX;
-	blocks->buffers = aligned_alloc(EROFS_BLOCK_BYTES, ring ? BUFFERS * BUFFER_BYTES : BUFFER_BYTES);
+	blocks->ring_later = options->io == CPULL_IO_AUTO && blocks->preallocate && bulk_takes_direct(options->fd);
+	blocks->buffers = aligned_alloc(EROFS_BLOCK_BYTES,
+					ring || blocks->ring_later ? BUFFERS * BUFFER_BYTES : BUFFER_BYTES);
 
 	int rc = !blocks->buffers ? error_nomem(err) : ring ? set_up_ring(blocks, err) : 0;
 
@@ -126,14 +145,14 @@ static int write_error(int num, struct cpull_error *err)
 	return error_sys(err, CPULL_ERR_STORAGE, num, "writing an EROFS image");
 }
 
-/* Has room for `end` bytes of the file and some more. Where there is not so much, it may still be enough: writing says
- * when it is not. */
+/* Has room for `end` bytes of the file and some more, though never for twice of what is there: many images may be under
+ * way. Where there is not so much, it may still be enough: writing says when it is not. */
 static void reserve(struct erofs_blocks *blocks, uint64_t end)
 {
 	if (end <= blocks->reserved)
 		return;
 
-	uint64_t from = blocks->reserved, bytes = MAX(end - from, (uint64_t)RESERVE_BYTES);
+	uint64_t from = blocks->reserved, bytes = MAX(end - from, MIN(end, (uint64_t)RESERVE_BYTES));
 	int mode = blocks->direct ? 0 : FALLOC_FL_KEEP_SIZE, rc;
 
 	do
@@ -217,6 +236,8 @@ static int write_out(struct erofs_blocks *blocks, struct cpull_error *err)
 	assert(len % EROFS_BLOCK_BYTES == 0);
 	if (!rc)
 		rc = tell(blocks, blocks->offset, data, len, err);
+	if (!rc && blocks->ring_later && len == BUFFER_BYTES)
+		rc = set_up_ring_later(blocks, err);
 	if (rc)
 		return rc;
 	reserve(blocks, end);
@@ -283,18 +304,6 @@ int erofs_blocks_align(struct erofs_blocks *blocks, struct cpull_error *err)
 	return erofs_blocks_add_zeros(blocks, -blocks->filled % EROFS_BLOCK_BYTES, err);
 }
 
-int erofs_blocks_rest(struct erofs_blocks *blocks, struct cpull_error *err)
-{
-	int rc = blocks->filled ? write_out(blocks, err) : 0;
-
-	for (unsigned i = 0; !rc && blocks->ring && i < BUFFERS; i++)
-		rc = wait_for(blocks, i, err);
-	/* what the ring has registered stays where it is */
-	if (!rc && !blocks->ring)
-		madvise(blocks->buffers, BUFFER_BYTES, MADV_DONTNEED);
-	return rc;
-}
-
 static int leave_direct(struct erofs_blocks *blocks, struct cpull_error *err)
 {
 	int flags = fcntl(blocks->options.fd, F_GETFL);
@@ -305,6 +314,36 @@ static int leave_direct(struct erofs_blocks *blocks, struct cpull_error *err)
 	return 0;
 }
 
+/* Writes what is held, waits, and cuts the file to what is in it: what was reserved beyond goes back. */
+static int settle(struct erofs_blocks *blocks, struct cpull_error *err)
+{
+	int rc = blocks->filled ? write_out(blocks, err) : 0;
+
+	for (unsigned i = 0; !rc && i < BUFFERS; i++)
+		rc = wait_for(blocks, i, err);
+	if (!rc && blocks->direct && blocks->way == BULK_URING_DIRECT)
+		rc = leave_direct(blocks, err);
+	if (!rc && ftruncate(blocks->options.fd, (off_t)blocks->offset))
+		rc = write_error(errno, err);
+	if (blocks->reserved != UINT64_MAX)
+		blocks->reserved = blocks->offset;
+	return rc;
+}
+
+int erofs_blocks_rest(struct erofs_blocks *blocks, struct cpull_error *err)
+{
+	size_t bytes = blocks->ring || blocks->ring_later ? BUFFERS * BUFFER_BYTES : BUFFER_BYTES;
+	int rc = settle(blocks, err);
+
+	if (rc)
+		return rc;
+	ring_free(STEAL(blocks->ring));
+	blocks->ring_later = blocks->direct = false;
+	blocks->filling = 0;
+	madvise(blocks->buffers, bytes, MADV_DONTNEED);
+	return 0;
+}
+
 int erofs_blocks_flush(struct erofs_blocks *blocks, struct cpull_error *err)
 {
 	/* an image that fits the buffer needs no room ahead */
@@ -312,17 +351,7 @@ int erofs_blocks_flush(struct erofs_blocks *blocks, struct cpull_error *err)
 		blocks->reserved = UINT64_MAX;
 		blocks->direct = false;
 	}
-
-	int rc = blocks->filled ? write_out(blocks, err) : 0;
-
-	for (unsigned i = 0; !rc && i < BUFFERS; i++)
-		rc = wait_for(blocks, i, err);
-	if (!rc && blocks->way == BULK_URING_DIRECT)
-		rc = leave_direct(blocks, err);
-	/* what was reserved beyond goes back */
-	if (!rc && ftruncate(blocks->options.fd, (off_t)blocks->offset))
-		rc = write_error(errno, err);
-	return rc;
+	return settle(blocks, err);
 }
 
 int erofs_blocks_first(struct erofs_blocks *blocks, const void *first, struct cpull_error *err)

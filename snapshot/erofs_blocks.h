@@ -22,7 +22,7 @@ struct erofs_blocks_options {
 	void *payload;
 };
 
-/* Of buffers; with a ring twice as much. */
+/* Of buffers; unless the ring is not wanted, twice as much. */
 #define EROFS_BLOCKS_MEMORY_BYTES ((size_t)512 << 10)
 
 struct erofs_blocks;
@@ -41,7 +41,8 @@ MUST_CHECK int erofs_blocks_align(struct erofs_blocks *blocks, struct cpull_erro
 uint64_t erofs_blocks_next(const struct erofs_blocks *blocks);
 /* CPULL_ERR_LIMIT when the image has no numbers for so many bytes more. */
 MUST_CHECK int erofs_blocks_check(const struct erofs_blocks *blocks, uint64_t bytes, struct cpull_error *err);
-/* The stream is aligned: writes what is held, and holds no memory until more comes. */
+/* The stream is aligned: writes what is held, and holds no memory until more comes, which is written through the page
+ * cache. */
 MUST_CHECK int erofs_blocks_rest(struct erofs_blocks *blocks, struct cpull_error *err);
 /* The stream is aligned and at its end: writes what is held, waits, cuts the file to its size. */
 MUST_CHECK int erofs_blocks_flush(struct erofs_blocks *blocks, struct cpull_error *err);

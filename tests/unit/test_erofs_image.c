@@ -3,6 +3,9 @@
  * snapshot/erofs_image: data of files in every layout and at the edges of each, symlinks, nodes, holes; and the image
  * as a whole.
  */
+#include <linux/magic.h>
+#include <sys/vfs.h>
+
 #include "made_erofs.h"
 
 /* ---- tests ---- */
@@ -332,7 +335,52 @@ static void large_spool(void **state)
 	done(&m);
 }
 
-static void make_image(struct maker *m, enum cpull_io io, size_t cut)
+/* At rest an image holds no more of the disk than it has, and goes on as before. */
+static void rest_of(struct maker *m)
+{
+	struct stat st;
+
+	OK(erofs_image_rest(m->image, err));
+	assert_int_equal(fstat(m->options.fd, &st), 0);
+	assert_true(st.st_blocks * 512 <= st.st_size + (1 << 16));
+}
+
+static void rests_in_between(void **state)
+{
+	(void)state;
+	for (int uring = 0; uring <= has_uring(); uring++) {
+		struct maker m;
+		char name[32];
+
+		begin_with(&m, (struct erofs_image_options){.io = uring ? CPULL_IO_URING : CPULL_IO_SYNC});
+		rest_of(&m);
+		for (unsigned i = 0; i < 2000; i++) {
+			snprintf(name, sizeof(name), "f%05u", i);
+			add_file(&m, name, i % 500 == 0 ? 3000000 + i : i * 37 % 2000);
+			if (i % 450 == 0)
+				rest_of(&m);
+		}
+		for (unsigned i = 0; i < 2000; i += 97) {
+			m.made[i].links = 5;
+			OK(erofs_image_set_links(m.image, m.entries[i].nid, 5, err));
+		}
+		rest_of(&m);
+		rest_of(&m);
+		end(&m);
+		done(&m);
+	}
+}
+
+static bool on_tmpfs(void)
+{
+	struct statfs fs;
+
+	assert_int_equal(statfs(".", &fs), 0);
+	return fs.f_type == TMPFS_MAGIC;
+}
+
+/* `rest`: between the data and what is behind it, as a layer that waits for those below. */
+static void make_image(struct maker *m, enum cpull_io io, size_t cut, bool rest)
 {
 	static const struct range data[] = {{5000, 9000}, {900000, 1000000}, {0, 0}};
 
@@ -342,6 +390,8 @@ static void make_image(struct maker *m, enum cpull_io io, size_t cut)
 	add_file(m, "large", (20u << 20) + 5);
 	add_sparse(m, "sparse", 2000000, data);
 	add_symlink(m, "link", "target");
+	if (rest)
+		rest_of(m);
 	end(m);
 }
 
@@ -349,6 +399,9 @@ static void same_bytes(void **state)
 {
 	static const size_t cuts[] = {65536, 262144 - 512, 1u << 20, 5000};
 	enum cpull_io ios[] = {CPULL_IO_AUTO, CPULL_IO_SYNC, CPULL_IO_URING};
+	/* plainly in memory, and past the page cache on a disk */
+	enum bulk_way ring = on_tmpfs() ? BULK_URING : BULK_URING_DIRECT;
+	const enum bulk_way ways[] = {on_tmpfs() || !has_uring() ? BULK_SYNC : ring, BULK_SYNC, ring};
 	uint64_t sum = 0;
 
 	(void)state;
@@ -356,11 +409,11 @@ static void same_bytes(void **state)
 		for (size_t k = 0; k < ARRAY_LEN(ios) - !has_uring(); k++) {
 			struct maker m;
 
-			make_image(&m, ios[k], cuts[i]);
+			make_image(&m, ios[k], cuts[i], i % 2);
 			if (!sum)
 				sum = m.sum;
 			assert_int_equal(m.sum, sum);
-			assert_true((m.result.way != BULK_SYNC) == (ios[k] == CPULL_IO_URING));
+			assert_int_equal(m.result.way, ways[k]);
 			assert_int_equal(fcntl(m.options.fd, F_GETFL) & O_DIRECT, 0);
 			done(&m);
 		}
@@ -527,6 +580,7 @@ static int run(const char *name)
 		TEST(zeros_in_a_sparse_file),
 		TEST(holes_are_limited),
 		TEST(large_spool),
+		TEST(rests_in_between),
 		TEST(same_bytes),
 		TEST(given_up),
 		TEST(failing_hook),
