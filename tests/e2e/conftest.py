@@ -27,9 +27,9 @@ import registry  # noqa: E402
 from program import Coco, unmount_all  # noqa: E402
 
 SOURCE = pathlib.Path(__file__).resolve().parents[2]
-# Of one test with its fixtures, whatever it waits for: the longest takes a tenth of it. What hangs must fail, and say
-# where, while there is still time for the others.
-TEST_SECONDS = 400
+# Of one test with its fixtures, whatever it waits for: the longest, which boots a guest, has a limit of 600 of its own
+# and takes a fifth of that. What hangs must fail, and say where, while there is still time for the others.
+TEST_SECONDS = 700
 
 
 def stop_in_order(*_):
