@@ -13,6 +13,7 @@
 #include "snapshot/dir_fs.h"
 #include "snapshot/erofs_fs.h"
 #include "snapshot/layer_writer.h"
+#include "snapshot/recorded_fs.h"
 
 #define BLOCK_BYTES 512u
 #define CHUNK_BYTES ((size_t)256 << 10)
@@ -124,11 +125,20 @@ static int feed_writer(struct layer_feed *feed, struct layer_fs *fs, struct cpul
 
 int layer_feed_run(struct layer_feed *feed, int dirfd, enum cpull_io io, struct cpull_error *err)
 {
+	static const char list[] = ".contents";
 	const struct dir_fs_options options = {.dirfd = dirfd, .io = io, .log = &feed->log};
-	struct layer_fs *fs;
-	int rc = dir_fs_new(&options, &fs, err);
+	CLEANUP_FD int beside = openat(dirfd, "..", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	struct layer_fs *disk, *fs;
+	int rc = beside < 0 ? error_sys(err, CPULL_ERR_STORAGE, errno, "opening a directory")
+			    : dir_fs_new(&options, &disk, err);
 
-	return rc ? rc : feed_writer(feed, fs, err);
+	if (!rc)
+		rc = recorded_fs_new(disk, beside, list, &fs, err);
+	if (!rc)
+		rc = feed_writer(feed, fs, err);
+	if (beside >= 0)
+		unlinkat(beside, list, 0);
+	return rc;
 }
 
 int layer_feed_image(struct layer_feed *feed, int dirfd, enum cpull_io io, struct cpull_error *err)
