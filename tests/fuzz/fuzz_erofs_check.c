@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The walk through a whole EROFS image on anything: it comes to an end, every path it tells is one, and what says that an
- * image is in order finds each of its inodes in its blocks.
+ * The walk through a whole EROFS image on anything: it comes to an end, every path it tells is one, and what says that
+ * an image is in order finds each of its inodes in its blocks.
  */
 #include <stdlib.h>
 #include <string.h>
