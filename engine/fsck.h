@@ -36,6 +36,8 @@ struct fsck_layer {
 	const char **images; /* references, borrowed of the fsck */
 	size_t image_count;
 	bool needed;         /* a record that counts names it */
+	struct layer_image recorded; /* what the first of them says of its image */
+	bool disputed;       /* and another one says otherwise */
 	char *diff_id;       /* or NULL */
 	char *advice;
 

@@ -77,9 +77,18 @@ static struct fsck_layer *add_layer(struct gather *gather, const char *key)
 	return layer;
 }
 
-static int add_user(struct fsck_layer *layer, const char *image)
+static bool same_image(const struct layer_image *a, const struct layer_image *b)
+{
+	return a->blocks == b->blocks && strcmp(a->root_hash, b->root_hash) == 0;
+}
+
+static int add_user(struct fsck_layer *layer, const char *image, const struct layer_image *recorded)
 {
 	const char **grown;
+
+	if (!layer->needed)
+		layer->recorded = *recorded;
+	layer->disputed |= !same_image(&layer->recorded, recorded);
 
 	/* an image may have a layer twice */
 	if (layer->image_count && layer->images[layer->image_count - 1] == image)
@@ -110,7 +119,7 @@ static int add_image(struct gather *gather, const struct record *record)
 	for (size_t i = 0; i < record->layer_count; i++) {
 		struct fsck_layer *layer = add_layer(gather, record->layers[i].key);
 
-		if (!layer || add_user(layer, image))
+		if (!layer || add_user(layer, image, &record->layers[i].image))
 			return CPULL_ERR_NOMEM;
 	}
 	return 0;

@@ -207,6 +207,15 @@ static bool fits_key(const char *key, const char *diff_id)
 	       (key[algorithm + 1 + hex] == 0 || key[algorithm + 1 + hex] == '.');
 }
 
+/* The root hash that a result and `inspect` show is the record's. */
+static bool fits_record(const struct fsck_layer *layer)
+{
+	const struct layer_image *image = &layer->exam.ref.image;
+
+	return !layer->needed || (!layer->disputed && image->blocks == layer->recorded.blocks &&
+				  strcmp(image->root_hash, layer->recorded.root_hash) == 0);
+}
+
 /* What it says about a list or sums that are damaged is found; other errors end the check. */
 static int judge_contents(struct fsck *fsck, struct fsck_layer *layer, int rc, const struct cpull_error *why,
 			  struct cpull_error *err)
@@ -291,6 +300,8 @@ static int open_layer(struct fsck *fsck, struct fsck_layer *layer, struct cpull_
 	}
 	if (layer->exam.state != LAYER_READY)
 		return judge_unusable(fsck, layer, err);
+	if (!fits_record(layer))
+		found_of_layer(fsck, layer, "its layer.json is not what the record of an image says of it");
 	take_memory(fsck, layer);
 	return load(fsck, layer, err);
 }

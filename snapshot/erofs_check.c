@@ -228,8 +228,12 @@ static int step(struct walk *walk, struct cpull_error *err)
 		walk->depth--;
 		return rc;
 	}
-	if (++walk->names > LIMIT_CONTENTS_NAMES)
-		return error_set(err, CPULL_ERR_LIMIT, "an EROFS image with more than %u names", LIMIT_CONTENTS_NAMES);
+	if (++walk->names > LIMIT_CONTENTS_NAMES) {
+		if (walk->structure)
+			tell(walk, "the image has more names than a layer can have");
+		walk->depth = 0;
+		return 0;
+	}
 	if (len + 1 + level->list.name_len >= sizeof(walk->path)) {
 		if (walk->structure)
 			tell(walk, "a path in it is too long");

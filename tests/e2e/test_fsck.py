@@ -372,6 +372,20 @@ def test_list_itself(store, kind):
     assert list(found(coco)) == [(key, None)]
 
 
+def test_root_hash_of_the_record(store):
+    """An image that was changed along with its layer.json is not the one that was pulled."""
+    coco = store("verity")
+    path, record = record_of(coco, 1)
+    (layer,) = record["layers"]
+    old = layer["verity"]["root_hash"]
+    layer["verity"]["root_hash"] = "00" * 32
+    with open(path, "w") as f:
+        json.dump(record, f)
+    hits = found(coco)
+    assert list(hits) == [(layer["key"], None)] and "record" in hits[layer["key"], None] and old != "00" * 32
+    fsck(coco, coco.layout.ref("one"), status=0)
+
+
 def test_layer_gone(store):
     coco = store()
     key = max(fsck(coco)["layers"], key=lambda la: len(la["images"]))["name"]

@@ -384,6 +384,11 @@ static void another_length_is_found(void **state)
 	(void)state;
 	assert_int_equal(ftruncate(list.fd, (off_t)list.facts.bytes + 1), 0);
 	assert_int_equal(load(&list, &index), CPULL_ERR_DIGEST);
+
+	struct list longer = {.fd = list.fd, .facts = {.bytes = (uint64_t)LIMIT_CONTENTS_BYTES + 1}};
+
+	assert_int_equal(ftruncate(list.fd, (off_t)longer.facts.bytes), 0);
+	assert_int_equal(load(&longer, &index), CPULL_ERR_DIGEST);
 	for (uint64_t len = list.facts.bytes; len-- > 0;) {
 		struct list cut = {.fd = list.fd, .facts = {.bytes = len}};
 		CLEANUP_FREE uint8_t *bytes = malloc(len + 1);
