@@ -16,6 +16,12 @@ import guest  # noqa: E402
 pytestmark = pytest.mark.slow
 
 
+def boot(where, binary, kernel, shared, names):
+    g = guest.assemble(where, pathlib.Path(binary).parents[2], kernel, shared, names)
+    g.results = g.run()
+    return g
+
+
 @pytest.fixture(scope="module")
 def booted(binary, scratch):
     where = scratch / "guest"
@@ -25,8 +31,15 @@ def booted(binary, scratch):
     shared = os.environ.get("COCO_PULL_SHARED") or SOURCE.parent / "shared"
     try:
         kernel = guest.Kernel(where / "kernel", cache)
-        g = guest.assemble(where, pathlib.Path(binary).parents[2], kernel, shared, guest.names_of_checks())
-        g.results = g.run()
+        g = boot(where, binary, kernel, shared, guest.names_of_checks())
+        failed = [name for name, result in g.results.items() if result.status == "failed" and name != "kernel"]
+        if failed:
+            # An emulated processor that has to share its own with others may take longer than any limit of a check;
+            # what fails for its own sake does so twice.
+            print("again, in a guest of their own: %s" % ", ".join(failed))
+            (where / "again").mkdir()
+            again = boot(where / "again", binary, kernel, shared, failed).results
+            g.results.update({name: again[name] for name in failed})
     except guest.Unavailable as e:
         pytest.skip("no guest: %s" % e)
     yield g

@@ -59,7 +59,7 @@ bound() {
 until_true() {
 	local i
 
-	for i in $(seq 100); do
+	for i in $(seq 300); do
 		! "$@" || return 0
 		sleep 0.1
 	done

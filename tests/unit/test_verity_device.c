@@ -136,7 +136,7 @@ static void must_be_there(const struct verified *v, unsigned want)
 	struct stat st;
 
 	assert_int_equal(fstat(v->image.fd, &st), 0);
-	for (unsigned i = 0; i < 500 && (mapped_now() != want || bound_now(&st) != want); i++)
+	for (unsigned i = 0; i < 3000 && (mapped_now() != want || bound_now(&st) != want); i++)
 		usleep(10000);
 	assert_int_equal(mapped_now(), want);
 	assert_int_equal(bound_now(&st), want);
