@@ -254,6 +254,7 @@ static int remove_image(void *payload, struct cpull_error *err)
 
 static const struct image_way ways[] = {
 	{"erofs_blocks, --io auto", true, WAY_BLOCKS, 0, 0, false, false, CPULL_IO_AUTO},
+	{"erofs_blocks, --io sync", false, WAY_BLOCKS, 0, 0, false, false, CPULL_IO_SYNC},
 	{"erofs_blocks, --io uring", false, WAY_BLOCKS, 0, 0, false, false, CPULL_IO_URING},
 	{"erofs_blocks, --io auto, dm-verity", false, WAY_BLOCKS_VERITY, 0, 0, false, false, CPULL_IO_AUTO},
 	{"pwrite 512 KiB", false, WAY_PLAIN, 512 * KIB, 1, false, false, 0},
