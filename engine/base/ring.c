@@ -16,6 +16,9 @@
 #include <poll.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#ifdef __SANITIZE_THREAD__
+#include <sanitizer/tsan_interface.h>
+#endif
 #include <time.h>
 
 #include "engine/base/error.h"
@@ -98,17 +101,48 @@ static int probe_enter(struct io_uring *io)
 	return 0;
 }
 
+/* liburing maps and unmaps by system calls of its own, which the thread sanitizer does not see: a ring in memory where
+ * another one was would race with it. */
+#ifdef __SANITIZE_THREAD__
+static char ring_memory;
+
+static void memory_taken(void)
+{
+	__tsan_acquire(&ring_memory);
+}
+
+static void memory_given_back(void)
+{
+	__tsan_release(&ring_memory);
+}
+#else
+static void memory_taken(void)
+{
+}
+
+static void memory_given_back(void)
+{
+}
+#endif
+
+static void end_uring(struct ring *ring)
+{
+	memory_given_back();
+	io_uring_queue_exit(&ring->io);
+}
+
 static int setup_uring(struct ring *ring, unsigned entries)
 {
 	int rc = io_uring_queue_init(entries, &ring->io, 0);
 
 	if (rc < 0)
 		return -rc;
+	memory_taken();
 
 	int num = probe_ops(&ring->io) ? probe_enter(&ring->io) : ENOSYS;
 
 	if (num) {
-		io_uring_queue_exit(&ring->io);
+		end_uring(ring);
 		return num;
 	}
 	ring->uring = true;
@@ -531,7 +565,7 @@ void ring_free(struct ring *ring)
 		return;
 	if (ring->uring) {
 		wait_idle(ring);
-		io_uring_queue_exit(&ring->io);
+		end_uring(ring);
 	}
 	if (ring->wake_fd >= 0)
 		close(ring->wake_fd);

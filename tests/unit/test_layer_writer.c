@@ -130,6 +130,14 @@ static void directory_attributes_come_last(void **state)
 	assert_true(is_whiteout("l/d/gone") && !exists("l/d/.wh.gone"));
 }
 
+static bool on_ext4(void)
+{
+	struct statfs fs;
+
+	assert_int_equal(statfs(".", &fs), 0);
+	return fs.f_type == EXT4_SUPER_MAGIC;
+}
+
 static void sizes_and_holes(void **state)
 {
 	size_t len = (3u << 20) + 12345;
@@ -152,7 +160,10 @@ static void sizes_and_holes(void **state)
 		struct outcome out = WRITE_OK(name, &t, .io = ios[i], .chunk_bytes = 300000);
 
 		assert_int_equal(out.stats.file_bytes, 2 * len + 700);
-		assert_int_equal(out.stats.bulk_way != BULK_SYNC, ios[i] == CPULL_IO_URING);
+		/* images on a disk are written past the page cache unless something else is asked for */
+		bool direct = ios[i] == CPULL_IO_AUTO && fixture_images && on_ext4() && has_uring();
+
+		assert_int_equal(out.stats.bulk_way != BULK_SYNC, ios[i] == CPULL_IO_URING || direct);
 		snprintf(path, sizeof(path), "%s/big", name);
 		assert_int_equal(file_read(path, 8u << 20, "test", &back, NULL), 0);
 		assert_int_equal(back.len, len);
@@ -366,11 +377,10 @@ static void bad_hard_links(void **state)
 static void many_links_become_copies(void **state)
 {
 	struct bytes t = {0};
-	struct statfs fs;
 	char name[32];
 
 	(void)state;
-	if (statfs(".", &fs) || fs.f_type != EXT4_SUPER_MAGIC || fixture_images)
+	if (!on_ext4() || fixture_images)
 		skip(); /* others take any number */
 	ADD(&t, .name = "f", .data = "content", .uid = 3, .mode = 0640);
 	for (int i = 0; i < 65100; i++) {
