@@ -52,7 +52,8 @@ static struct fsck_layer *add_layer(struct gather *gather, const char *key)
 	uint64_t hash = checksum_of(key, strlen(key)) | 1;
 	uint32_t number = map_get(&gather->by_key, hash, NONE);
 
-	if (number != NONE)
+	/* two keys may have one sum: then the second is looked at, too */
+	if (number != NONE && strcmp(fsck->layers[number].key, key) == 0)
 		return &fsck->layers[number];
 	if (fsck->layer_count == gather->layer_cap) {
 		size_t cap = gather->layer_cap ? gather->layer_cap * 2 : 16;

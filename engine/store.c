@@ -271,32 +271,55 @@ static bool may_have(const json_t *facts, const struct layer_wish *wish)
 	return json_is_string(print) && wish->key_print && strcmp(json_string_value(print), wish->key_print) == 0;
 }
 
-/* Written in this boot, or synced in another, of the key's form, and what is wished for? 1, 0 or an error. No wish: any
- * will do. */
-static int trusted(const struct store *store, int fd, const char *key, const struct layer_wish *wish,
-		   struct layer_image *image, struct cpull_error *err)
+/* What of layer.json everybody wants. The strings are the root's. */
+struct layer_file {
+	json_t *root;
+	const char *boot_id, *diff_id;
+};
+
+/* Parses it, and what it says of the layer's image. 1 with *out and *image set, 0 when it makes no sense or is of
+ * another form than the key's, or an error. The root is the caller's in any case. */
+static int parse_facts(const struct store *store, int fd, const char *key, struct layer_file *out,
+		       struct layer_image *image, struct cpull_error *err)
 {
 	enum layer_form form = layer_form_of_key(key);
 	CLEANUP_BYTES struct bytes text = {0};
-	CLEANUP_JSON json_t *root = NULL;
 	enum cpull_snapshot snapshot;
 	struct cpull_error why = {0};
 	int rc = read_facts(store, fd, key, &text, err);
 
 	if (rc <= 0)
 		return rc;
-	rc = json_parse(text.data, text.len, CPULL_ERR_STORAGE, LAYER_FILE, &root, &why);
+	rc = json_parse(text.data, text.len, CPULL_ERR_STORAGE, LAYER_FILE, &out->root, &why);
 	if (rc)
 		return rc == CPULL_ERR_NOMEM ? error_copy(err, &why) : 0;
+	out->boot_id = json_string_at(out->root, "boot_id");
+	out->diff_id = json_string_at(out->root, "diff_id");
+	return out->boot_id && out->diff_id && snapshot_read(out->root, &snapshot) &&
+	       snapshot == layer_form_snapshot(form) && layer_image_read(out->root, form, image);
+}
 
-	const char *boot = json_string_at(root, "boot_id"), *is = json_string_at(root, "diff_id");
+/* Written in this boot, or synced in another? 1, 0 or an error. */
+static int outlives(const struct store *store, int fd, const char *key, const struct layer_file *file,
+		    struct cpull_error *err)
+{
+	return strcmp(file->boot_id, store->boot_id) == 0 ? 1 : has_durable_mark(store, fd, key, err);
+}
 
-	if (!boot || !is || (wish && strcmp(is, wish->diff_id) != 0) || (wish && !may_have(root, wish)))
+/* Written in this boot, or synced in another, of the key's form, and what is wished for? 1, 0 or an error. No wish: any
+ * will do. */
+static int trusted(const struct store *store, int fd, const char *key, const struct layer_wish *wish,
+		   struct layer_image *image, struct cpull_error *err)
+{
+	struct layer_file file = {0};
+	int rc = parse_facts(store, fd, key, &file, image, err);
+	CLEANUP_JSON json_t *root = file.root;
+
+	if (rc <= 0)
+		return rc;
+	if (wish && (strcmp(file.diff_id, wish->diff_id) != 0 || !may_have(root, wish)))
 		return 0;
-	if (!snapshot_read(root, &snapshot) || snapshot != layer_form_snapshot(form) ||
-	    !layer_image_read(root, form, image))
-		return 0;
-	return strcmp(boot, store->boot_id) == 0 ? 1 : has_durable_mark(store, fd, key, err);
+	return outlives(store, fd, key, &file, err);
 }
 
 /* Is the image file as long as it was made? 1, 0 or an error; a directory always is. */
@@ -359,28 +382,17 @@ int store_layer_trusted(struct store *store, const char *key, struct cpull_error
 static int read_exam(const struct store *store, int fd, const char *key, struct layer_exam *exam,
 		     struct cpull_error *err)
 {
-	enum layer_form form = layer_form_of_key(key);
-	CLEANUP_BYTES struct bytes text = {0};
-	CLEANUP_JSON json_t *root = NULL;
-	enum cpull_snapshot snapshot;
-	struct cpull_error why = {0};
-	int rc = read_facts(store, fd, key, &text, err);
+	struct layer_file file = {0};
+	int rc = parse_facts(store, fd, key, &file, &exam->ref.image, err);
+	CLEANUP_JSON json_t *root = file.root;
 
 	if (rc <= 0)
 		return rc;
-	rc = json_parse(text.data, text.len, CPULL_ERR_STORAGE, LAYER_FILE, &root, &why);
-	if (rc)
-		return rc == CPULL_ERR_NOMEM ? error_copy(err, &why) : 0;
-
-	const char *boot = json_string_at(root, "boot_id"), *is = json_string_at(root, "diff_id");
-
-	if (!boot || !is || strlen(is) >= sizeof(exam->diff_id) || !snapshot_read(root, &snapshot) ||
-	    snapshot != layer_form_snapshot(form) || !layer_image_read(root, form, &exam->ref.image) ||
-	    !layer_contents_read(root, &exam->contents) ||
+	if (strlen(file.diff_id) >= sizeof(exam->diff_id) || !layer_contents_read(root, &exam->contents) ||
 	    !json_u64_at(root, "unpacked_bytes", &exam->unpacked_bytes))
 		return 0;
-	strcpy(exam->diff_id, is);
-	rc = strcmp(boot, store->boot_id) == 0 ? 1 : has_durable_mark(store, fd, key, err);
+	strcpy(exam->diff_id, file.diff_id);
+	rc = outlives(store, fd, key, &file, err);
 	exam->state = rc ? LAYER_READY : LAYER_STALE;
 	return MIN(rc, 0) ? rc : 1;
 }

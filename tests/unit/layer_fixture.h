@@ -468,6 +468,22 @@ __attribute__((unused)) static struct outcome write_layer(const char *dir, struc
 		out_;                                                                \
 	})
 
+/* ---- calls with an error, which they name `err` ---- */
+
+#define OK(call)                                              \
+	do {                                                  \
+		struct cpull_error err_ = {0}, *err = &err_;  \
+		if (call)                                     \
+			fail_msg("%s", err_.message);         \
+	} while (0)
+#define FAILS(want, text, call)                               \
+	do {                                                  \
+		struct cpull_error err_ = {0}, *err = &err_;  \
+		assert_int_equal((call), (want));             \
+		if (!strstr(err_.message, (text)))            \
+			fail_msg("%s", err_.message);         \
+	} while (0)
+
 /* ---- looking ---- */
 
 __attribute__((unused)) static struct stat stat_of(const char *path)

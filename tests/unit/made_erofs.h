@@ -171,20 +171,6 @@ __attribute__((unused)) static int put_file(struct maker *m, struct made *made, 
 	return rc ? rc : erofs_image_file_end(m->image, nid_of(m, made), err);
 }
 
-#define OK(call)                                              \
-	do {                                                  \
-		struct cpull_error err_ = {0}, *err = &err_;  \
-		if (call)                                     \
-			fail_msg("%s", err_.message);         \
-	} while (0)
-#define FAILS(want, text, call)                               \
-	do {                                                  \
-		struct cpull_error err_ = {0}, *err = &err_;  \
-		assert_int_equal((call), (want));             \
-		if (!strstr(err_.message, (text)))            \
-			fail_msg("%s", err_.message);         \
-	} while (0)
-
 __attribute__((unused)) static struct made *add_file(struct maker *m, const char *name, uint64_t size)
 {
 	struct made *made = add(m, name, S_IFREG | 0644);

@@ -72,20 +72,6 @@ static void finish(struct maker *m)
 	check_image(m->name);
 }
 
-#define OK(call)                                             \
-	do {                                                 \
-		struct cpull_error err_ = {0}, *err = &err_; \
-		if (call)                                    \
-			fail_msg("%s", err_.message);        \
-	} while (0)
-#define FAILS(want, text, call)                              \
-	do {                                                 \
-		struct cpull_error err_ = {0}, *err = &err_; \
-		assert_int_equal((call), (want));            \
-		if (!strstr(err_.message, (text)))           \
-			fail_msg("%s", err_.message);        \
-	} while (0)
-
 static const struct tar_entry usual = {.type = TAR_FILE, .link = "", .mode = 0640, .uid = 70000, .gid = 4000000000u,
 				       .mtime = {.tv_sec = MTIME, .tv_nsec = 123456789}};
 
